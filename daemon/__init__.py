@@ -1,0 +1,1 @@
+"""The shell of Ambara: carries out what `handlers` decides."""

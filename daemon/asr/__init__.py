@@ -1,0 +1,1 @@
+"""Speech recognition as a library: knows neither database nor daemon."""

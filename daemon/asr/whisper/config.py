@@ -1,0 +1,45 @@
+"""Settings of the Whisper family. Importing this loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
+Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """Where a draft stops being believed. Log-probabilities are natural and per token."""
+
+    silence_dbfs: float = -60.0
+    """The loudest stretch of speech band below this is silence; 0 is a full-scale square wave."""
+    steady_db: float = 5.0
+    """Less than this between the quiet and the loud moments is a steady noise: speech rises and falls."""
+    no_speech_probability: float = 0.6
+    no_speech_log_probability: float = -1.0
+    """Whisper's rule: no speech if the no-speech token is likelier than the former and the text worse than this."""
+    compression_ratio: float = 2.4
+    """A text that zlib shrinks more than this repeats itself."""
+    low_log_probability: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperSettings:
+    """What to load and how to run it."""
+
+    model: str
+    """A hub id or a directory."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; ignored for a directory."""
+    language: str = "mg"
+    """Code or English name, as Whisper knows it."""
+    task: Task = "transcribe"
+    device: Device = "auto"
+    dtype: Precision = "auto"
+    """``auto`` is float16 on CUDA and float32 elsewhere."""
+    batch_size: int = 16
+    """Windows on the device at once; halved for the rest of a call when its memory runs out."""
+    guards: GuardSettings = field(default_factory=GuardSettings)

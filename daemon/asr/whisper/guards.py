@@ -1,0 +1,92 @@
+"""What keeps invented sentences out of the drafts. Pure: waveforms and texts in, verdicts out.
+
+Limits, told plainly: the audio gate knows level and liveliness. Music, clatter, applause and other voices rise and fall
+like speech and go on to the model, where the no-speech rule, the compression ratio and the confidence remain.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+import zlib
+
+import numpy as np
+
+from daemon.asr.transcriber import SAMPLE_RATE, Waveform
+from daemon.asr.whisper.config import GuardSettings
+
+SILENCE, REPETITION, LOW_CONFIDENCE, TRUNCATED, CHUNKED = (
+    "silence",
+    "repetition",
+    "low-confidence",
+    "truncated",
+    "chunked",
+)
+
+_FRAME, _HOP = 512, 256
+"""Samples: 32 ms every 16 ms."""
+_SMOOTH = 5
+"""Frames, 80 ms: evens out the chance in noise and leaves syllables standing."""
+_SPEECH_HZ = (150, 3800)
+_SHORTEST = SAMPLE_RATE // 10
+"""Samples: no word is shorter than a tenth of a second."""
+_LONGEST_LOOP = 120
+"""Characters of the phrase that is repeated."""
+_LOOP_TIMES, _LOOP_CHARACTERS = 5, 24
+"""A tail is a loop if it says the same so many times over so much text; "tsara tsara" and a refrain are not."""
+
+
+def is_silent(audio: Waveform, settings: GuardSettings) -> bool:
+    """Whether there is nothing to transcribe: too short for a word, too quiet, or a noise that never changes."""
+    if len(audio) < _SHORTEST:
+        return True
+    levels = _levels_db(audio)
+    heard = levels[levels > settings.silence_dbfs]
+    if not len(heard):
+        return True
+    quiet, loud = np.percentile(heard, [10, 95])
+    return bool(loud - quiet < settings.steady_db)
+
+
+def _levels_db(audio: Waveform) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Level of the speech band over time, in dB of full scale (a constant of 1.0 would be 0)."""
+    frames = np.lib.stride_tricks.sliding_window_view(audio, _FRAME)[::_HOP]
+    window = np.hanning(_FRAME)
+    spectrum = np.abs(np.fft.rfft(frames * window, axis=1)) ** 2
+    hertz = np.fft.rfftfreq(_FRAME, 1 / SAMPLE_RATE)
+    band = (hertz >= _SPEECH_HZ[0]) & (hertz <= _SPEECH_HZ[1])
+    power = 2 * spectrum[:, band].sum(axis=1) / (_FRAME * np.sum(window**2))
+    smooth = np.convolve(power, np.ones(_SMOOTH) / _SMOOTH, mode="valid" if len(power) >= _SMOOTH else "same")
+    levels: np.ndarray[tuple[int], np.dtype[np.float64]] = 10 * np.log10(smooth + 1e-20)
+    return levels
+
+
+def repeats(text: str, settings: GuardSettings) -> bool:
+    """Whisper's own test for a text that says the same over and over."""
+    raw = text.encode()
+    return bool(raw) and len(raw) / len(zlib.compress(raw)) > settings.compression_ratio
+
+
+def cut_loop(text: str) -> str:
+    """Keep the first round of a phrase that the end of the text repeats without end, even if broken off midway."""
+    for period in range(1, min(_LONGEST_LOOP, len(text) // _LOOP_TIMES) + 1):
+        start = len(text) - period
+        while start > 0 and text[start - 1] == text[start - 1 + period]:
+            start -= 1
+        looped = len(text) - start
+        if looped >= max(_LOOP_TIMES * period, _LOOP_CHARACTERS):
+            end = start + period
+            if " " in text[start:end]:
+                # The run may begin within a word that only ends like the phrase: finish the word.
+                end = text.find(" ", end) if " " in text[end:] else len(text)
+            return text[:end].strip()
+    return text
+
+
+def clean(text: str) -> str:
+    """What may be stored and shown: NFC, one line, no control characters, no broken bytes, no outer space."""
+    kept = (
+        " " if char.isspace() else char
+        for char in unicodedata.normalize("NFC", text)
+        if char.isspace() or (unicodedata.category(char) not in ("Cc", "Cs", "Cn") and char not in "\ufffd\ufeff")
+    )
+    return " ".join("".join(kept).split())

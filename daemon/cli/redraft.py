@@ -1,0 +1,106 @@
+"""`ambara re-draft`: drafts by a model that a person names, for runs that a person names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from daemon.cli.context import settings_of
+from daemon.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from daemon.config import Settings
+    from daemon.ports import Tally
+
+console = Console()
+
+
+def redraft(
+    context: typer.Context,
+    model: Annotated[str, typer.Option("-m", "--model", help="Model directory or hub id.")],
+    directory: Annotated[
+        Path | None, typer.Option("-d", "--directory", help="Local directory of the run that holds the WAVs.")
+    ] = None,
+    labels: Annotated[list[str] | None, typer.Option("-l", "--label", help="Runs with this label (repeatable).")] = None,
+    runs: Annotated[list[UUID] | None, typer.Option("--run", help="The run with this id (repeatable).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drafted, and change nothing.")] = False,
+) -> None:
+    """Draft the eligible clips of some runs with MODEL, whatever model is live.
+
+    The same rules hold as for the daemon: only pending clips that no person has touched. Clips that are not in the
+    directory are read from the bucket.
+
+    [bold]Examples[/bold]
+
+        ambara re-draft -m models/mg-2 -d ~/runs/sermon -l sermon
+
+        ambara re-draft -m openai/whisper-small --run 3f0c… --dry-run
+    """
+    settings = settings_of(context)
+    if not labels and not runs:
+        raise ConfigurationError("Name the runs to draft again, with --label or --run.")
+    if directory is not None and not directory.is_dir():
+        raise ConfigurationError(f"There is no directory {directory}.")
+    update: dict[str, str] = {"base": model} | ({"device": device} if device else {})
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update=update)})
+    asyncio.run(_redraft(settings, directory, labels or [], [str(run) for run in runs or []], dry_run=dry_run))
+
+
+async def _redraft(
+    settings: Settings, directory: Path | None, labels: Sequence[str], runs: Sequence[str], *, dry_run: bool
+) -> None:
+    from daemon.app import new_worker
+    from daemon.clips import ClipStore
+    from daemon.drafter import Drafter
+    from daemon.parts import audio_reader, model_maker, pipeline_settings, run_directories
+    from daemon.pipeline import Pipeline, Request
+    from daemon.supabase_client import connect, http_client
+
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(http_client())
+        store = ClipStore(await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker())
+        await store.check()
+        chosen = list(runs)
+        for label in labels:
+            found = await store.runs_labelled(label)
+            if not found:
+                raise ConfigurationError(f"No run has the label {label!r}.")
+            chosen += found
+        chosen = list(dict.fromkeys(chosen))
+
+        drafter = Drafter()
+        stack.callback(drafter.close)
+        with console.status(f"Loading {settings.model.base}"):
+            loaded = await drafter.load(model_maker(settings.model))
+        eligible = await store.count_manual(loaded.fingerprint, chosen)
+        if dry_run:
+            console.print(f"{eligible} clips in {len(chosen)} runs would be drafted by {loaded.name}. Nothing was changed.")
+            return
+        version, _ = await store.register(loaded.name, loaded.fingerprint, loaded.describe(), go_live=False)
+        local = dict.fromkeys(chosen, directory) if directory else {}
+        configured = await run_directories(store, settings.audio.run_dirs)
+        reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, configured | local))
+        pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
+        columns = (TextColumn("drafting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("drafting", total=eligible)
+
+            def show(tally: Tally) -> None:
+                bar.update(task, completed=tally.written + tally.dropped + tally.failed)
+
+            tally = await pipeline.turn(Request(version, manual=True, runs=tuple(chosen)), progress=show)
+    console.print(
+        f"{tally.written} drafts written as version {version}; {tally.dropped} left to the person who came first; "
+        f"{tally.failed} failed (see [bold]ambara status[/bold])."
+    )
+    if tally.failed:
+        raise typer.Exit(1)

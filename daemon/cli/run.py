@@ -1,0 +1,40 @@
+"""`ambara run`: the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Annotated
+
+import typer
+
+from daemon.cli.context import settings_of
+from daemon.errors import AmbaraError, first_error
+
+
+def run(
+    context: typer.Context,
+    wait: Annotated[
+        bool | None,
+        typer.Option("--wait/--no-wait", help="Keep trying when Supabase cannot be reached at the start."),
+    ] = None,
+) -> None:
+    """Draft pending clips as they arrive, until SIGTERM or Ctrl-C.
+
+    Under a service manager the daemon waits for Supabase to come up; at a terminal it says what is wrong and ends.
+
+    [bold]Examples[/bold]
+
+        SUPABASE_URL=https://abc.supabase.co SUPABASE_SERVICE_ROLE_KEY=… ambara run
+
+        ambara --config /etc/ambara/ambara.toml run --wait
+    """
+    settings = settings_of(context)
+    from daemon import app  # supabase and realtime take a second to import
+    from daemon.notify import Notifier
+
+    supervised = "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ
+    try:
+        asyncio.run(app.run(settings, wait=supervised if wait is None else wait, notifier=Notifier.from_environment()))
+    except* AmbaraError as group:
+        raise first_error(group) from None

@@ -1,0 +1,74 @@
+"""The loop: drain the inbox, observe the truth, decide, start.
+
+The inbox is a set of kinds of event: a burst of ten thousand is one question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from daemon.backoff import backoff
+from daemon.errors import AmbaraError
+from handlers import handle
+from handlers.commands import Command
+from handlers.events import Event
+from handlers.policy import Policy
+from handlers.snapshot import Snapshot
+
+log = structlog.get_logger(__name__)
+
+
+class Dispatcher:
+    """Asks the same questions again whenever somebody rings."""
+
+    def __init__(
+        self,
+        observe: Callable[[], Awaitable[Snapshot]],
+        start: Callable[[Command], None],
+        policy: Policy,
+    ) -> None:
+        self._observe = observe
+        self._start = start
+        self._policy = policy
+        self._inbox: dict[Event, None] = {}
+        self._rung = asyncio.Event()
+        self.failures = 0
+        """Observations that failed in a row."""
+        self.decided = 0
+        """Rounds decided since the start: the watchdog and the tests look at it."""
+
+    def ring(self, event: Event) -> None:
+        """Put an event into the inbox. Call it from the event loop."""
+        self._inbox[event] = None
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Decide for ever."""
+        while True:
+            await self._rung.wait()
+            await self.decide()
+
+    async def decide(self) -> None:
+        """One round. When the truth cannot be read the events stay, and the next round comes after a pause."""
+        self._rung.clear()
+        events, self._inbox = self._inbox, {}
+        try:
+            snapshot = await self._observe()
+        except AmbaraError as error:
+            self.failures += 1
+            pause = backoff(self.failures)
+            log.warning("cannot observe", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
+            self._put_back(events)
+            await asyncio.sleep(pause)
+            return
+        self.failures = 0
+        self.decided += 1
+        for command in handle(list(events), snapshot, self._policy):
+            self._start(command)
+
+    def _put_back(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self.ring(event)

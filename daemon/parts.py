@@ -1,0 +1,82 @@
+"""Parts that `ambara run` and `ambara re-draft` build alike from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from daemon.asr.errors import ModelError
+from daemon.asr.transcriber import Transcriber
+from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
+from daemon.clips import ClipStore
+from daemon.config import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
+from daemon.decode import Decoder
+from daemon.errors import ConfigurationError
+from daemon.pipeline import PipelineSettings
+
+log = structlog.get_logger(__name__)
+
+
+def audio_reader(supabase: SupabaseSettings, audio: AudioSettings, runs: Mapping[str, Path]) -> AudioReader:
+    """Reads clips from the directories of `runs` (run id -> directory) first, then from the bucket."""
+    max_bytes = audio.max_mebibytes << 20
+    bucket = BucketAudio(supabase.url, supabase.key.get_secret_value(), bucket=supabase.bucket, max_bytes=max_bytes)
+    folder = FolderAudio(runs, max_bytes=max_bytes)
+    return AudioReader(FirstOf([folder, bucket]), Decoder(max_seconds=audio.max_minutes * 60))
+
+
+async def run_directories(store: ClipStore, run_dirs: Mapping[str, Path]) -> dict[str, Path]:
+    """Run ids for the run ids and labels of `run_dirs`. A label stands for every run that bears it."""
+    found: dict[str, Path] = {}
+    for name, directory in run_dirs.items():
+        ids = [name] if _is_uuid(name) else await store.runs_labelled(name)
+        if not ids:
+            log.warning("no run has this label", label=name, directory=str(directory))
+        found |= dict.fromkeys(ids, directory)
+    return found
+
+
+def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
+    """A function that loads the model; call it in the thread that will own it."""
+
+    def make() -> Transcriber:
+        from daemon.asr.whisper.config import WhisperConfig  # torch comes in here
+        from daemon.asr.whisper.load import load_transcriber
+
+        try:
+            return load_transcriber(
+                WhisperConfig(
+                    model=model.base,
+                    revision=model.revision,
+                    language=model.language,
+                    task=model.task,
+                    device=model.device,
+                    dtype=model.dtype,
+                )
+            )
+        except ModelError as error:
+            raise ConfigurationError(str(error), reason="model") from None
+
+    return make
+
+
+def pipeline_settings(drafting: DraftingSettings) -> PipelineSettings:
+    """The sizes of a turn of drafting."""
+    return PipelineSettings(
+        batch_clips=drafting.batch_clips,
+        batch_seconds=drafting.batch_seconds,
+        claim_clips=drafting.claim_clips,
+        lease_s=drafting.lease_seconds,
+        fetches=drafting.fetches,
+    )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

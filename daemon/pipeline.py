@@ -1,0 +1,245 @@
+"""Claim, read, transcribe, submit: the way of a clip through the daemon.
+
+While one batch is on the device, the audio of the next is fetched and decoded. Nothing that concerns a clip lives
+only here: what is lost in a crash is claimed again when its lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from daemon.asr.transcriber import Draft, Waveform
+from daemon.audio import MissingAudio
+from daemon.batching import plan_batches
+from daemon.clips import ClipStore
+from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
+from daemon.ports import Claim, Drafted, Failed, Outcome, Tally
+
+log = structlog.get_logger(__name__)
+
+BUSY_RETRIES = 5
+BUSY_PAUSE_S = 0.1
+UNKNOWN_DURATION_S = 30.0
+"""A clip whose row tells no duration is planned for as if it were this long."""
+
+ReadAudio = Callable[[str, str], Awaitable[Waveform]]
+"""(run id, file name) -> waveform; raises `TemporaryError` or `PermanentError`."""
+
+
+class Ears(Protocol):
+    """What the pipeline needs of a model: `daemon.drafter.Drafter`."""
+
+    async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
+        """Draft each waveform, in order."""
+
+    async def probe(self) -> None:
+        """Raise if the device no longer works."""
+
+
+_Batch = list[tuple[Claim, Waveform]]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """Sizes of one turn of drafting."""
+
+    batch_clips: int = 16
+    batch_seconds: float = 240.0
+    """Padded seconds of audio in one batch."""
+    claim_clips: int = 64
+    """Claimed at once: the choice from which batches of similar length are formed."""
+    lease_s: float = 45.0
+    fetches: int = 8
+    """Clips whose audio is read at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one turn is to draft."""
+
+    version: int
+    batches: int | None = None
+    """Stop claiming after so many; None: until nothing is ready."""
+    manual: bool = False
+    """Asked for by a person: also clips that another version has drafted already."""
+    runs: tuple[str, ...] | None = None
+    """Only clips of these runs."""
+
+
+class Pipeline:
+    """Drafts clips on behalf of one worker."""
+
+    def __init__(
+        self, store: ClipStore, read: ReadAudio, ears: Ears, settings: PipelineSettings | None = None
+    ) -> None:
+        self._store = store
+        self._read = read
+        self._ears = ears
+        self._settings = settings or PipelineSettings()
+
+    async def turn(self, request: Request, progress: Callable[[Tally], None] | None = None) -> Tally:
+        """Draft what is ready. Returns what it came to; `progress` hears of every batch.
+
+        Raises `TemporaryError` or `ConfigurationError` when the database or the storage is away or refuses. Whatever
+        ends a turn, what it still holds is given back, or else is free again when the lease ends.
+        """
+        held: dict[str, Claim] = {}
+        batches: asyncio.Queue[_Batch | Tally | None] = asyncio.Queue(maxsize=1)
+        total = Tally()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._produce(request, held, batches))
+                keeper = tasks.create_task(self._keep(held))
+                while (item := await batches.get()) is not None:
+                    total += item if isinstance(item, Tally) else await self._draft(request.version, item, held)
+                    if progress:
+                        progress(total)
+                keeper.cancel()
+        except* AmbaraError as group:
+            raise first_error(group) from None
+        finally:
+            if held:
+                with suppress(AmbaraError, TimeoutError):
+                    async with asyncio.timeout(3):
+                        await self._store.release(list(held))
+        return total
+
+    async def _produce(
+        self, request: Request, held: dict[str, Claim], out: asyncio.Queue[_Batch | Tally | None]
+    ) -> None:
+        s = self._settings
+        planned = 0
+        while request.batches is None or planned < request.batches:
+            claims = await self._store.claim(
+                request.version, s.claim_clips, s.lease_s, manual=request.manual, runs=request.runs
+            )
+            if not claims:
+                break
+            held |= {claim.clip_id: claim for claim in claims}
+            lengths = [claim.duration_s or UNKNOWN_DURATION_S for claim in claims]
+            plan = plan_batches(lengths, max_clips=s.batch_clips, max_padded=s.batch_seconds)
+            planned += len(plan)
+            for indices in plan:
+                loaded, failures = await self._load([claims[i] for i in indices])
+                if failures:
+                    await self._note(failures, held)
+                    await out.put(Tally(failed=len(failures)))
+                if loaded:
+                    await out.put(loaded)
+        await out.put(None)
+
+    async def _load(self, claims: Sequence[Claim]) -> tuple[_Batch, list[Failed]]:
+        """Read the audio of a batch. Raises when it is not the clips but the storage that fails."""
+        places = asyncio.Semaphore(self._settings.fetches)
+
+        async def read(claim: Claim) -> Waveform | AmbaraError:
+            async with places:
+                try:
+                    return await self._read(claim.run_id, claim.file_name)
+                except (TemporaryError, PermanentError) as error:
+                    return error
+
+        loaded: _Batch = []
+        failures: list[Failed] = []
+        environment: list[AmbaraError] = []
+        for claim, answer in zip(claims, await asyncio.gather(*map(read, claims)), strict=True):
+            if isinstance(answer, AmbaraError):
+                failures.append(Failed(claim, isinstance(answer, PermanentError), answer.reason, str(answer)))
+                if not isinstance(answer, PermanentError | MissingAudio):
+                    environment.append(answer)
+            else:
+                loaded.append((claim, answer))
+        if len(environment) == len(claims):
+            raise environment[0]
+        return loaded, failures
+
+    async def _draft(self, version: int, batch: _Batch, held: dict[str, Claim]) -> Tally:
+        drafted, failures = await self._hear(batch)
+        tally = await self._submit(version, drafted, held)
+        if failures:
+            await self._note(failures, held)
+        return tally + Tally(failed=len(failures))
+
+    async def _hear(self, batch: _Batch) -> tuple[list[Drafted], list[Failed]]:
+        """Transcribe a batch, and one by one when the batch fails: one bad clip must not take others with it."""
+        try:
+            drafts = await self._ears.transcribe([wave for _, wave in batch])
+        except Exception as error:
+            log.warning("batch failed", clips=len(batch), error=type(error).__name__)
+            if len(batch) == 1:
+                # Is it the clip, or the device? A broken device fails on this too, and ends the process.
+                await self._ears.probe()
+                claim = batch[0][0]
+                message = f"The model fails on this clip ({type(error).__name__})."
+                return [], [Failed(claim, permanent=False, reason="model-fails", message=message)]
+            drafted: list[Drafted] = []
+            failures: list[Failed] = []
+            for item in batch:
+                one, bad = await self._hear([item])
+                drafted += one
+                failures += bad
+            return drafted, failures
+        return [Drafted(claim, draft) for (claim, _), draft in zip(batch, drafts, strict=True)], []
+
+    async def _submit(self, version: int, drafted: Sequence[Drafted], held: dict[str, Claim]) -> Tally:
+        pending = list(drafted)
+        tally = Tally()
+        for attempt in range(BUSY_RETRIES + 1):
+            if not pending:
+                break
+            if attempt:
+                await asyncio.sleep(BUSY_PAUSE_S * attempt)
+            try:
+                outcomes = await self._store.submit(version, pending)
+            except TemporaryError as error:
+                if error.reason != "database-error":
+                    raise
+                return tally + await self._submit_apart(version, pending, held, error)
+            settled = [d for d in pending if outcomes[d.claim.clip_id] is not Outcome.BUSY]
+            written = sum(outcomes[d.claim.clip_id] is Outcome.WRITTEN for d in settled)
+            tally += Tally(written=written, dropped=len(settled) - written)
+            _forget(held, (d.claim for d in settled))
+            pending = [d for d in pending if outcomes[d.claim.clip_id] is Outcome.BUSY]
+        if pending:  # somebody holds the row for long: the clip is asked for again later
+            await self._store.release([d.claim.clip_id for d in pending])
+            _forget(held, (d.claim for d in pending))
+        return tally + Tally(dropped=len(pending))
+
+    async def _submit_apart(
+        self, version: int, drafted: Sequence[Drafted], held: dict[str, Claim], error: TemporaryError
+    ) -> Tally:
+        """The database refused a batch: write what it takes, and note the one that it does not."""
+        if len(drafted) > 1:
+            tally = Tally()
+            for one in drafted:
+                tally += await self._submit(version, [one], held)
+            return tally
+        await self._note([Failed(drafted[0].claim, permanent=False, reason=error.reason, message=str(error))], held)
+        return Tally(failed=1)
+
+    async def _note(self, failures: Sequence[Failed], held: dict[str, Claim]) -> None:
+        for failure in failures:
+            log.info(
+                "clip not drafted", clip=failure.claim.clip_id, reason=failure.reason, attempts=failure.claim.attempts
+            )
+        await self._store.fail(failures)
+        _forget(held, (f.claim for f in failures))
+
+    async def _keep(self, held: dict[str, Claim]) -> None:
+        """Renew what is held while the work takes its time."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            if held:
+                with suppress(TemporaryError):
+                    await self._store.renew(list(held), self._settings.lease_s)
+
+
+def _forget(held: dict[str, Claim], claims: Iterable[Claim]) -> None:
+    for claim in claims:
+        held.pop(claim.clip_id, None)

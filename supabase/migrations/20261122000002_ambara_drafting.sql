@@ -1,0 +1,241 @@
+-- The functions through which the daemon reads the queue and writes drafts. `ambara_submit` is its only way to
+-- write to `clips`, and it sets `draft_transcription` alone. Safe to run twice.
+
+-- Clips that may be drafted at all: the one place that says so.
+-- `runs.type` and `clips.paragraphs` may be missing from a database, or arrive later. Inside the lateral subqueries
+-- an unqualified name means the real column where there is one, and else the column of the same name in `absent`.
+create or replace function public.ambara_draftable()
+returns table (
+  clip_id uuid, run_id uuid, file_name text, duration_sec double precision, draft_transcription text,
+  priority double precision, created_at timestamptz, updated_at timestamptz
+)
+language sql stable
+as $$
+  select c.id, c.run_id, c.file_name, c.duration_sec, c.draft_transcription, c.priority, c.created_at, c.updated_at
+  from (select null::jsonb as paragraphs, 'extraction'::text as type) as absent
+  cross join lateral (select k.*, paragraphs as chapter from public.clips k) as c
+  cross join lateral (select type as kind from public.runs r where r.id = c.run_id) as run
+  where c.status = 'pending'
+    -- A pending clip with a correction is one that a person is typing in.
+    and c.corrected_transcription is null
+    -- A chapter's draft is the text that a person reads aloud.
+    and c.chapter is null
+    and run.kind = 'extraction'
+    -- So is the draft of a piece cut from a chapter. The editor inserts the pieces before it marks the chapter.
+    and not (
+      c.file_name like 'chunks/%'
+      and exists (
+        select
+        from (select k.run_id, paragraphs as chapter from public.clips k) as sibling
+        where sibling.run_id = c.run_id and sibling.chapter is not null
+      )
+    )
+$$;
+
+-- Clips that want a draft now.
+-- p_manual null: from the live version; a clip is settled once it was drafted since that version went live, and
+--   unsettled again when somebody else wrote another draft over it.
+-- p_manual given: a person asked for drafts by this version; each clip is tried once per p_worker.
+create or replace function public.ambara_wanting(p_live_seq bigint, p_manual bigint, p_worker text)
+returns table (
+  clip_id uuid, run_id uuid, file_name text, duration_sec double precision,
+  priority double precision, created_at timestamptz, updated_at timestamptz
+)
+language sql stable
+as $$
+  select d.clip_id, d.run_id, d.file_name, d.duration_sec, d.priority, d.created_at, d.updated_at
+  from public.ambara_draftable() d
+  left join public.draft_state s on s.clip_id = d.clip_id
+  where (s.lease_until is null or s.lease_until < now())
+    and case
+      when p_manual is null then
+        (
+          s.settled_seq is distinct from p_live_seq
+          or (d.updated_at > s.drafted_at and s.text_md5 is distinct from md5(d.draft_transcription))
+        )
+        and (
+          s.retry_at is null
+          or s.retry_at <= now()
+          or d.updated_at > s.failed_row_at
+          or s.failed_seq is distinct from p_live_seq
+        )
+      else
+        s.version_id is distinct from p_manual
+        and (s.reason is null or s.worker is distinct from p_worker)
+    end
+$$;
+
+create or replace function public.ambara_live_version()
+returns public.model_versions
+language sql stable
+as $$ select v from public.model_versions v where v.stage = 'live' $$;
+
+-- Claim up to p_limit clips in the editor's order. Claims are made one at a time (an advisory lock of
+-- milliseconds), so several workers never reach for the same clip; `skip locked` passes by a row that an editor
+-- holds at this moment.
+create or replace function public.ambara_claim(
+  p_worker text, p_version bigint, p_limit integer, p_lease_s double precision,
+  p_manual boolean default false, p_runs uuid[] default null
+)
+returns table (
+  clip_id uuid, run_id uuid, file_name text, duration_sec double precision, fence bigint, attempts integer
+)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+  live public.model_versions;
+begin
+  perform pg_advisory_xact_lock(hashtext('ambara_claim'));
+  live := public.ambara_live_version();
+  if not p_manual and live.id is distinct from p_version then
+    return;
+  end if;
+  return query
+  with wanted as materialized (
+    select w.clip_id
+    from public.ambara_wanting(live.live_seq, case when p_manual then p_version end, p_worker) w
+    where p_runs is null or w.run_id = any (p_runs)
+    order by w.priority desc, w.created_at, w.clip_id
+    limit p_limit
+  ),
+  held as materialized (
+    select c.id, c.run_id, c.file_name, c.duration_sec, c.priority, c.created_at, c.updated_at
+    from public.clips c
+    where c.id in (select w.clip_id from wanted w)
+    for no key update of c skip locked
+  ),
+  claimed as (
+    insert into public.draft_state as s
+      (clip_id, worker, fence, claimed_seq, claimed_at, clip_updated_at, lease_until)
+    select h.id, p_worker, nextval('public.ambara_fence'), live.live_seq, now(), h.updated_at,
+      now() + make_interval(secs => p_lease_s)
+    from held h
+    on conflict (clip_id) do update set
+      worker = excluded.worker, fence = excluded.fence, claimed_seq = excluded.claimed_seq,
+      claimed_at = excluded.claimed_at, clip_updated_at = excluded.clip_updated_at, lease_until = excluded.lease_until
+    returning s.clip_id, s.fence, s.attempts
+  )
+  select h.id, h.run_id, h.file_name, h.duration_sec, k.fence, k.attempts
+  from claimed k join held h on h.id = k.clip_id
+  order by h.priority desc, h.created_at, h.id;
+end
+$$;
+
+-- Write many drafts in one statement. p_drafts: [{"clip_id", "fence", "text", "confidence", "flags"}].
+-- Outcomes: written; dropped (a person came first, the clip is gone, or another worker has it now);
+-- busy (somebody holds the row at this moment: submit it again).
+-- The rows are locked without waiting, so a person's statement can never be the victim of a deadlock with this one;
+-- only then, in a new statement that sees all that is committed, are they judged.
+create or replace function public.ambara_submit(p_worker text, p_version bigint, p_drafts jsonb)
+returns table (clip_id uuid, outcome text)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+declare
+  locked uuid[];
+begin
+  select coalesce(array_agg(l.id), '{}') into locked
+  from (
+    select c.id from public.clips c
+    where c.id in (select (d ->> 'clip_id')::uuid from jsonb_array_elements(p_drafts) d)
+    for no key update skip locked
+  ) l;
+
+  return query
+  with owned as materialized (
+    select d.clip_id, d.text, d.confidence, coalesce(d.flags, '{}') as flags, s.clip_updated_at, s.claimed_seq
+    from jsonb_to_recordset(p_drafts)
+      as d (clip_id uuid, fence bigint, text text, confidence double precision, flags text[])
+    join public.draft_state s on s.clip_id = d.clip_id and s.worker = p_worker and s.fence = d.fence
+    where d.clip_id = any (locked)
+  ),
+  written as (
+    update public.clips c
+    set draft_transcription = o.text
+    from owned o
+    join public.ambara_draftable() w on w.clip_id = o.clip_id
+    where c.id = o.clip_id and c.updated_at = o.clip_updated_at
+    returning c.id, c.updated_at, o.text, o.confidence, o.flags, o.claimed_seq
+  ),
+  logged as (
+    insert into public.drafts (clip_id, version_id, text, confidence, flags, worker)
+    select w.id, p_version, w.text, w.confidence, w.flags, p_worker from written w
+  ),
+  settled as (
+    update public.draft_state s
+    set version_id = p_version, settled_seq = w.claimed_seq, drafted_at = w.updated_at, text_md5 = md5(w.text),
+      worker = null, lease_until = null, attempts = 0, failed_seq = null, failed_row_at = null, retry_at = null,
+      reason = null, message = null
+    from written w
+    where s.clip_id = w.id
+  ),
+  released as (
+    update public.draft_state s
+    set worker = null, lease_until = null
+    from owned o
+    where s.clip_id = o.clip_id and s.clip_id not in (select w.id from written w)
+  )
+  select (d ->> 'clip_id')::uuid,
+    case
+      when w.id is not null then 'written'
+      when (d ->> 'clip_id')::uuid = any (locked) then 'dropped'
+      when exists (select from public.clips c where c.id = (d ->> 'clip_id')::uuid) then 'busy'
+      else 'dropped'
+    end
+  from jsonb_array_elements(p_drafts) d
+  left join written w on w.id = (d ->> 'clip_id')::uuid;
+end
+$$;
+
+-- Note why clips could not be drafted. p_failures: [{"clip_id", "fence", "permanent", "reason", "message"}].
+-- A temporary failure is tried again after 30 s, 1 min, 2 min ... 6 h, for ever; a permanent one when the row
+-- changes or another version goes live. Returns how many were noted.
+create or replace function public.ambara_fail(p_worker text, p_failures jsonb)
+returns integer
+language sql volatile
+as $$
+  with noted as (
+    update public.draft_state s
+    set attempts = s.attempts + 1,
+      failed_seq = s.claimed_seq,
+      -- Whatever changed since the claim is a reason to look again.
+      failed_row_at = s.clip_updated_at,
+      retry_at = case
+        when f.permanent then 'infinity'::timestamptz
+        else now() + (0.8 + 0.4 * random()) * least(interval '6 hours', interval '30 seconds' * 2 ^ least(s.attempts, 12))
+      end,
+      reason = f.reason, message = f.message, lease_until = null
+    from jsonb_to_recordset(p_failures)
+      as f (clip_id uuid, fence bigint, permanent boolean, reason text, message text)
+    where s.clip_id = f.clip_id and s.worker = p_worker and s.fence = f.fence
+    returning 1
+  )
+  select count(*)::integer from noted
+$$;
+
+-- Keep claims during long work. Returns how many are still held.
+create or replace function public.ambara_renew(p_worker text, p_clips uuid[], p_lease_s double precision)
+returns integer
+language sql volatile
+as $$
+  with renewed as (
+    update public.draft_state s set lease_until = now() + make_interval(secs => p_lease_s)
+    where s.worker = p_worker and s.clip_id = any (p_clips) and s.lease_until is not null
+    returning 1
+  )
+  select count(*)::integer from renewed
+$$;
+
+-- Give back claims, all of a worker's or those named, so that another worker may take them at once.
+create or replace function public.ambara_release(p_worker text, p_clips uuid[] default null)
+returns integer
+language sql volatile
+as $$
+  with released as (
+    update public.draft_state s set lease_until = null, worker = null
+    where s.worker = p_worker and s.lease_until is not null and (p_clips is null or s.clip_id = any (p_clips))
+    returning 1
+  )
+  select count(*)::integer from released
+$$;
