@@ -33,7 +33,7 @@ from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 
-BEAT_S = 30.0
+BEAT_S = 15.0
 GOODBYE_S = 5.0
 """Seconds that a shutdown may take to give back claims."""
 
@@ -111,7 +111,13 @@ async def _serve(
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
         pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
-        parts = Parts(settings, store, drafter, notifier, Executor(tasks, pipeline, lambda event: parts.ring(event)))
+        parts = Parts(
+            settings,
+            store,
+            drafter,
+            notifier,
+            Executor(tasks, pipeline, lambda event: parts.ring(event)),  # noqa: PLW0108 - `parts` comes later
+        )
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
         parts.ring(SweepDue())

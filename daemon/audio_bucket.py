@@ -48,7 +48,7 @@ class BucketAudio:
         client: httpx.AsyncClient | None = None,
         deadline_s: float = 300.0,
     ) -> None:
-        self._base = f"{_checked_url(url)}/storage/v1/object/authenticated/{quote(bucket, safe='')}"
+        self._base = f"{_checked_url(url)}/storage/v1/object/{quote(bucket, safe='')}"
         self._headers = {"apikey": _checked_key(key), "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
         self._max_bytes = max_bytes
         self._spool = spool
@@ -133,7 +133,7 @@ async def _head(response: httpx.Response) -> dict[str, Any]:
             return {}
     try:
         content = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -177,7 +177,8 @@ def _checked_url(url: str) -> str:
         parts = httpx.URL(url)
     except (httpx.InvalidURL, TypeError):
         parts = httpx.URL()
-    if parts.scheme not in ("http", "https") or not parts.host or parts.userinfo or parts.query or parts.fragment:
+    plain = _is_token(url) and not (parts.userinfo or parts.query or parts.fragment)
+    if not (plain and parts.scheme in ("http", "https") and parts.host):
         raise ConfigurationError(
             "SUPABASE_URL is not the address of a project: it looks like https://abc.supabase.co.", reason="url"
         )
@@ -185,8 +186,13 @@ def _checked_url(url: str) -> str:
 
 
 def _checked_key(key: str) -> str:
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not _is_token(key):
         raise ConfigurationError(
-            "SUPABASE_SERVICE_ROLE_KEY holds characters that no key has: copy it again.", reason="key"
+            "SUPABASE_SERVICE_ROLE_KEY is empty or holds characters that no key has: copy it again.", reason="key"
         )
     return key
+
+
+def _is_token(text: str) -> bool:
+    """Printable ASCII without spaces: what fits into a header or an address as it is."""
+    return text != "" and text.isascii() and text.isprintable() and " " not in text

@@ -204,16 +204,15 @@ def main() -> None:
         if not message:
             return
         _allow_cpu(cpu_seconds)
+        verdict = HEADER.pack(b"E", 0)
         try:
             for block in decode(fds[0], rate=rate, max_seconds=max_seconds):
                 channel.sendall(HEADER.pack(b"W", block.nbytes) + block.tobytes())
         except Refused as refusal:
             slug = str(refusal).encode()
-            channel.sendall(HEADER.pack(b"X", len(slug)) + slug)
-        else:
-            channel.sendall(HEADER.pack(b"E", 0))
-        finally:
-            os.close(fds[0])
+            verdict = HEADER.pack(b"X", len(slug)) + slug
+        os.close(fds[0])
+        channel.sendall(verdict)
 
 
 if __name__ == "__main__":

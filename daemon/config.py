@@ -6,26 +6,45 @@ environment or a credentials file, never from the TOML. The sample with all keys
 
 from __future__ import annotations
 
-import difflib
-import re
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from daemon.credentials import KEY_VARIABLE, URL_VARIABLE, check_key, check_url, read_key
+from daemon.complaints import check_names, sentence
+from daemon.credentials import URL_VARIABLE, check_key, check_url, read_key
 from daemon.errors import ConfigurationError
 
 PLACES = (Path("ambara.toml"), Path("/etc/ambara/ambara.toml"))
 """Where the file is looked for when neither ``--config`` nor ``AMBARA_CONFIG`` names one; the first wins."""
 
-_SECRET_NAME = re.compile(r"key|secret|token|password", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"\b(eyJ[\w-]+\.[\w-]+\.[\w-]+|sb_secret_\w+|hf_\w{20,})")
-
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+def _place(value: object, info: ValidationInfo) -> object:
+    """A path as people write it: ``~/`` is the home, and a relative one starts at the file that names it."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("it is empty, and should name a directory")
+    base, home = (info.context or {}).get("base", Path()), (info.context or {}).get("home", Path.home())
+    return home / value[2:] if value.startswith("~/") else base / value
+
+
+_Place = Annotated[Path, BeforeValidator(_place), Field(strict=False)]
 
 
 class _Section(BaseModel):
@@ -58,7 +77,7 @@ class DraftingSettings(_Section):
     batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] = 240.0
     claim_clips: Annotated[int, Field(ge=1, le=1000)] = 64
     batches_per_turn: Annotated[int, Field(ge=1, le=1000)] = 8
-    lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 120.0
+    lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 45.0
     sweep_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30.0
     fetches: Annotated[int, Field(ge=1, le=64)] = 8
 
@@ -72,9 +91,9 @@ class DraftingSettings(_Section):
 class AudioSettings(_Section):
     """Where audio is besides the bucket, and how much of it one clip may be."""
 
-    run_dirs: Mapping[str, _Place] = MappingProxyType({})
+    run_dirs: Mapping[str, _Place] = Field(default_factory=dict)
     max_minutes: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 30.0
-    max_mebibytes: Annotated[float, Field(gt=0, le=4096, allow_inf_nan=False)] = 200.0
+    max_mebibytes: Annotated[int, Field(ge=1, le=4096)] = 200
 
 
 class RealtimeSettings(_Section):
@@ -113,13 +132,6 @@ class Settings(_Section):
         return (self.supabase.key.get_secret_value(),)
 
 
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(key for key in kind.model_fields if (name, key) != ("supabase", "key"))
-    for name, field in Settings.model_fields.items()
-    if isinstance(kind := field.annotation, type) and issubclass(kind, _Section)
-}
-
-
 def load(path: Path | None, env: Mapping[str, str]) -> Settings:
     """Read the settings. `path`: the file to read instead of those that `env` and `PLACES` name.
 
@@ -128,7 +140,7 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
     file = find(path, env)
     table = _read(file) if file else {}
     name = str(file) if file else "the settings"
-    _check_names(table, name)
+    check_names(table, _sections(), name)
     supabase = dict(table.get("supabase", {}))
     if env.get(URL_VARIABLE, "").strip():
         supabase["url"] = check_url(env[URL_VARIABLE], URL_VARIABLE)
@@ -140,10 +152,11 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
         supabase["url"] = check_url(url, f"supabase.url in {name}")
     supabase["key"] = SecretStr(read_key(env))
     state = {"directory": _default_state(env)} | table.get("state", {})
+    places = {"base": file.parent if file else Path(), "home": _home(env)}
     try:
-        settings = Settings.model_validate(table | {"supabase": supabase, "state": state})
+        settings = Settings.model_validate(table | {"supabase": supabase, "state": state}, context=places)
     except ValidationError as error:
-        raise ConfigurationError(_sentence(error, table, name)) from None
+        raise ConfigurationError(sentence(error, table, name)) from None
     check_key(settings.supabase.key.get_secret_value(), settings.supabase.url)
     return settings
 
@@ -174,7 +187,21 @@ def _default_state(env: Mapping[str, str]) -> Path:
         return Path(given.split(":")[0])
     if base := env.get("XDG_STATE_HOME"):
         return Path(base) / "ambara"
-    return Path(env.get("HOME") or Path.home()) / ".local" / "state" / "ambara"
+    return _home(env) / ".local" / "state" / "ambara"
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("HOME") or Path.home())
+
+
+def _sections() -> dict[str, tuple[str, ...]]:
+    """The keys that the file may have, by section."""
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        name: tuple(key for key in kind.model_fields if kind.model_fields[key].annotation is not SecretStr)
+        for name, kind in kinds.items()
+        if isinstance(kind, type) and issubclass(kind, _Section)
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -43,12 +43,12 @@ def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
     """A function that loads the model; call it in the thread that will own it."""
 
     def make() -> Transcriber:
-        from daemon.asr.whisper.config import WhisperConfig  # torch comes in here
-        from daemon.asr.whisper.load import load_transcriber
+        from daemon.asr.whisper.config import WhisperSettings
+        from daemon.asr.whisper.load import load_transcriber  # torch comes in here
 
         try:
             return load_transcriber(
-                WhisperConfig(
+                WhisperSettings(
                     model=model.base,
                     revision=model.revision,
                     language=model.language,

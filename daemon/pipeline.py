@@ -75,9 +75,7 @@ class Request:
 class Pipeline:
     """Drafts clips on behalf of one worker."""
 
-    def __init__(
-        self, store: ClipStore, read: ReadAudio, ears: Ears, settings: PipelineSettings | None = None
-    ) -> None:
+    def __init__(self, store: ClipStore, read: ReadAudio, ears: Ears, settings: PipelineSettings | None = None) -> None:
         self._store = store
         self._read = read
         self._ears = ears

@@ -17,7 +17,7 @@ from supabase import AsyncClient, acreate_client
 
 from daemon.local import origin
 from daemon.local.keys import mint
-from daemon.local.stack import LocalStack, empty
+from daemon.local.stack import LocalStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ExternalStack:
 
     def truncate(self) -> None:
         """Empty every table and the bucket."""
-        empty(self.db_url, self.url, self.service_role_key)
+        origin.empty(self.db_url, self.url, self.service_role_key)
 
     def ensure(self) -> None:
         """Nothing to see to: somebody else runs it."""
@@ -59,6 +59,7 @@ AnyStack = LocalStack | ExternalStack
 def stack() -> Iterator[AnyStack]:
     """One Supabase for the whole session. Take `clean_stack` unless the rows of other tests do not matter."""
     names = ("SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_DB_URL")
+    # Out of the environment: what a test starts is told where to go by that test.
     url, key, db_url = (os.environ.pop(name, "") for name in names)
     if url and key and db_url:
         with psycopg.connect(db_url, autocommit=True) as connection:
@@ -127,4 +128,6 @@ def _must_be_empty(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     for table in ("public.clips", "public.runs"):
         present = connection.execute("select to_regclass(%s) is not null", [table]).fetchone()
         if present == (True,) and connection.execute(f"select 1 from {table} limit 1".encode()).fetchone():
-            pytest.exit(f"The tests empty every table, and {table} of SUPABASE_DB_URL has rows: use an empty project.", 2)
+            pytest.exit(
+                f"The tests empty every table, and {table} of SUPABASE_DB_URL has rows: use an empty project.", 2
+            )

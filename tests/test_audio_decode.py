@@ -126,7 +126,9 @@ async def test_a_good_file_becomes_16_khz_mono(decoder: Decoder, name: str, tmp_
     assert spectrum[440] / 8_000 == pytest.approx(0.3, rel=0.05)
 
 
-@pytest.mark.parametrize(("rate", "form"), [(44_100, "WAV"), (8_000, "FLAC"), (48_000, "MP3"), (44_100, "OGG")])
+@pytest.mark.parametrize(
+    ("rate", "form"), [(4_000, "WAV"), (44_100, "WAV"), (8_000, "FLAC"), (48_000, "MP3"), (44_100, "OGG")]
+)
 async def test_blocks_leave_no_seam(decoder: Decoder, rate: int, form: str, tmp_path: Path) -> None:
     """Decoding in blocks equals decoding, mixing and resampling the whole file at once."""
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, (rate * 5, 2)).astype(np.float32)
@@ -232,7 +234,7 @@ async def test_fuzzed_files_get_a_verdict(decoder: Decoder, tmp_path: Path) -> N
     verdicts: dict[str, int] = {}
     for _ in range(400):
         content = bytearray(chance.choice(seeds))
-        for _ in range(chance.randint(1, 8)):
+        for _ in range(chance.randint(1, 3)):
             at = chance.randrange(min(len(content), chance.choice((64, 64, 4_096))))
             match chance.randrange(4):
                 case 0:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_APOSTROPHES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"})
-_NOT_IN_A_WORD = re.compile(r"(?<!\w)['\-]+|['\-]+(?!\w)|[^\w\s'\-]|_")
-"""Apostrophe and hyphen stay where letters stand on both sides, as in ``amin'ny`` and ``rano-masina``."""
+_SAME_SIGN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"})
+_JOINERS = "'-"
+"""They belong to a word where letters stand on both sides, as in ``amin'ny`` and ``rano-masina``."""
 
 
 def normalise(text: str) -> str:
     """Fold what is no mistake of hearing: case, punctuation, spacing, and ways to encode the same letter (NFC)."""
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(_APOSTROPHES)
-    return " ".join(_NOT_IN_A_WORD.sub(" ", folded).split())
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).translate(_SAME_SIGN)
+    kept = "".join(char if _in_word(char) or char in _JOINERS else " " for char in folded.replace("--", " "))
+    return " ".join(filter(None, (word.strip(_JOINERS) for word in kept.split())))
+
+
+def _in_word(char: str) -> bool:
+    """Letters, digits, and the marks that are written upon letters."""
+    return char.isalnum() or unicodedata.category(char).startswith("M")
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -29,7 +29,9 @@ def redraft(
     directory: Annotated[
         Path | None, typer.Option("-d", "--directory", help="Local directory of the run that holds the WAVs.")
     ] = None,
-    labels: Annotated[list[str] | None, typer.Option("-l", "--label", help="Runs with this label (repeatable).")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("-l", "--label", help="Runs with this label (repeatable).")
+    ] = None,
     runs: Annotated[list[UUID] | None, typer.Option("--run", help="The run with this id (repeatable).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cuda, mps or cpu.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be drafted, and change nothing.")] = False,
@@ -67,7 +69,9 @@ async def _redraft(
 
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(http_client())
-        store = ClipStore(await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker())
+        store = ClipStore(
+            await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker()
+        )
         await store.check()
         chosen = list(runs)
         for label in labels:
@@ -83,14 +87,22 @@ async def _redraft(
             loaded = await drafter.load(model_maker(settings.model))
         eligible = await store.count_manual(loaded.fingerprint, chosen)
         if dry_run:
-            console.print(f"{eligible} clips in {len(chosen)} runs would be drafted by {loaded.name}. Nothing was changed.")
+            console.print(
+                f"{eligible} clips in {len(chosen)} runs would be drafted by {loaded.name}. Nothing was changed."
+            )
             return
         version, _ = await store.register(loaded.name, loaded.fingerprint, loaded.describe(), go_live=False)
         local = dict.fromkeys(chosen, directory) if directory else {}
         configured = await run_directories(store, settings.audio.run_dirs)
         reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, configured | local))
         pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
-        columns = (TextColumn("drafting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("drafting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("drafting", total=eligible)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.context import settings_of
-from daemon.errors import AmbaraError, first_error
+from daemon.config import prepare_state
 
 
 def run(
@@ -30,11 +30,9 @@ def run(
         ambara --config /etc/ambara/ambara.toml run --wait
     """
     settings = settings_of(context)
+    prepare_state(settings.state.directory)
     from daemon import app  # supabase and realtime take a second to import
     from daemon.notify import Notifier
 
     supervised = "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ
-    try:
-        asyncio.run(app.run(settings, wait=supervised if wait is None else wait, notifier=Notifier.from_environment()))
-    except* AmbaraError as group:
-        raise first_error(group) from None
+    asyncio.run(app.run(settings, wait=supervised if wait is None else wait, notifier=Notifier.from_environment()))

@@ -16,13 +16,15 @@ from pathlib import Path
 from types import FrameType
 
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
+from daemon.local.gateway_server import child_environment
 from daemon.local.process import Identity
 from daemon.local.record import Record, exclusive
-from daemon.local.stack import AlreadyRunning, LocalStack, Report, child_environment, wipe
+from daemon.local.stack import AlreadyRunning, LocalStack, Report, wipe
 
 _READY, _ALREADY, _MISTAKE, _FAILED = "ready", "already", "mistake", "failed"
 _PATIENCE_S = 60.0
 _LOOK_EVERY_S = 0.5
+_RETRY_S = 5.0
 
 
 def up(folder: Path, *, port: int, ephemeral: bool, report: Report) -> tuple[Record, bool]:
@@ -33,9 +35,10 @@ def up(folder: Path, *, port: int, ephemeral: bool, report: Report) -> tuple[Rec
     """
     folder = folder.resolve()
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    running = Record.read(folder)
-    if running is not None and running.running() and running.serving:
-        return running, False
+    with exclusive(folder):  # held by whoever starts it, until it serves
+        record = Record.read(folder)
+        if record is not None and record.running():
+            return record, False
     word, text = _start_supervisor(folder, port=port, ephemeral=ephemeral, report=report)
     if word == _MISTAKE:
         raise ConfigurationError(text)
@@ -127,7 +130,11 @@ def _supervise(folder: Path, *, port: int, ephemeral: bool) -> None:
         _say(_READY, stack.url)
         _let_go_of_stdout()
         while not stop.wait(_LOOK_EVERY_S):
-            stack.ensure()
+            try:
+                stack.ensure()
+            except AmbaraError as error:
+                _say("doing", str(error))
+                stop.wait(_RETRY_S)
     return None
 
 

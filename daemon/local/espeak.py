@@ -55,6 +55,6 @@ class Espeak:
         return resampled
 
     def _collect(self, samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
-        if samples and count > 0:
+        if count > 0:  # the last call of an utterance brings none, and no pointer
             self._heard += ctypes.string_at(samples, 2 * count)
         return 0

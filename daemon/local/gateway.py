@@ -1,7 +1,6 @@
 """The one URL: checks API keys as Supabase's gateway does, streams to Lite, and carries the Realtime bridge.
 
-Runs as a process of its own (`python -m daemon.local.gateway`); settings come as JSON in one environment variable,
-because other users may read a command line.
+Runs as a process of its own (`python -m daemon.local.gateway`), started by gateway_server.py.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 
 import httpx
 import jwt
@@ -21,26 +19,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from daemon.local.realtime import BridgeSettings, RealtimeBridge
+from daemon.local.gateway_server import SETTINGS_VARIABLE, GatewaySettings
+from daemon.local.realtime import BridgeSettings, RealtimeBridge, uvicorn_options
 
-SETTINGS_VARIABLE = "AMBARA_GATEWAY"
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
 )
-# What Supabase serves without an API key: stored objects guard themselves, and links from e-mails carry their own token.
+# What Supabase serves without an API key: stored objects guard themselves, links from e-mails carry their own token.
 _KEYLESS = ("/storage/v1/", "/auth/v1/verify", "/auth/v1/callback", "/auth/v1/authorize", "/auth/v1/.well-known/")
-
-
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """What the gateway process must know; `port` is the stack's public one."""
-
-    port: int
-    api_url: str
-    db_url: str
-    jwt_secret: str
 
 
 class Gateway:
@@ -52,7 +49,9 @@ class Gateway:
 
     def routes(self) -> list[Route]:
         """Health and everything that Lite serves."""
-        proxied = [Route(f"/{part}/v1/{{rest:path}}", self.forward, methods=METHODS) for part in ("rest", "storage", "auth")]
+        proxied = [
+            Route(f"/{part}/v1/{{rest:path}}", self.forward, methods=METHODS) for part in ("rest", "storage", "auth")
+        ]
         return [Route("/healthz", self.health), *proxied]
 
     async def health(self, _request: Request) -> Response:
@@ -68,7 +67,9 @@ class Gateway:
         key = request.headers.get("apikey") or request.query_params.get("apikey")
         if request.method != "OPTIONS" and not request.url.path.startswith(_KEYLESS):
             if not key:
-                return _unauthorized("No API key found in request", "No `apikey` request header or url param was found.")
+                return _unauthorized(
+                    "No API key found in request", "No `apikey` request header or url param was found."
+                )
             if not self._valid(key):
                 return _unauthorized("Invalid API key", "Double check your Supabase `anon` or `service_role` API key.")
         upstream = self._api.build_request(
@@ -160,10 +161,11 @@ def main() -> None:
         build(settings),
         host="127.0.0.1",
         port=settings.port,
-        log_level="warning",
+        log_level="warning",  # below that uvicorn writes the address of every socket, and the key with it
         access_log=False,
         timeout_graceful_shutdown=2,
         timeout_keep_alive=30,
+        **uvicorn_options(),
     )
 
 

@@ -38,16 +38,17 @@ class Keys:
     @classmethod
     def generate(cls) -> Keys:
         """New random keys."""
-        secret = secrets.token_hex(32)
+        secret = secrets.token_urlsafe(48)
+        expiry = int(time.time()) + _TEN_YEARS_S
         return cls(
             jwt_secret=secret,
             db_password=secrets.token_hex(16),
-            anon_key=mint(secret, "anon", lifetime_s=_TEN_YEARS_S),
-            service_role_key=mint(secret, "service_role", lifetime_s=_TEN_YEARS_S),
+            anon_key=mint(secret, "anon", exp=expiry),
+            service_role_key=mint(secret, "service_role", exp=expiry),
         )
 
 
-def mint(secret: str, role: str, *, lifetime_s: float = _HOUR_S, **claims: object) -> str:
-    """Sign a token for `role`; `claims` add to or replace `iss`, `iat` and `exp` (seconds since 1970)."""
+def mint(secret: str, role: str, **claims: object) -> str:
+    """Sign a token for `role`, valid for an hour; `claims` add to or replace `iss`, `iat` and `exp` (Unix seconds)."""
     now = int(time.time())
-    return jwt.encode({"iss": "supabase", "role": role, "iat": now, "exp": now + int(lifetime_s), **claims}, secret)
+    return jwt.encode({"iss": "supabase", "role": role, "iat": now, "exp": now + _HOUR_S, **claims}, secret)

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 
 from daemon.local.node import node, packages
-from daemon.local.process import Nursery, free_port, stop_child, wait_ready
+from daemon.local.process import Nursery, stop_child, wait_ready
+from daemon.local.sockets import free_port
 
 _CONFIG = """\
 project_id = "ambara"
@@ -60,7 +61,12 @@ class Lite:
         config.write_text(_CONFIG.format(port=self.port, **quoted), encoding="utf-8")
         program = packages() / "node_modules" / "@supabase" / "lite" / "dist" / "cli" / "index.js"
         command = [str(node()), str(program), "start", "--no-admin", "--host", "127.0.0.1"]
-        switches = {"EXPERIMENTAL_STORAGE": "1", "LITE_TELEMETRY": "0", "DO_NOT_TRACK": "1", "LITE_NON_INTERACTIVE": "1"}
+        switches = {
+            "EXPERIMENTAL_STORAGE": "1",
+            "LITE_TELEMETRY": "0",
+            "DO_NOT_TRACK": "1",
+            "LITE_NON_INTERACTIVE": "1",
+        }
         env = {"PATH": os.defpath, "HOME": str(self._home), "NO_COLOR": "1", **switches}
         self._child = self._nursery.spawn(command, log=self.log, env=env, cwd=self._home)
 

@@ -36,14 +36,14 @@ def packages() -> Path:
     for place in places:
         if (place / stamp).is_dir():
             return place / stamp
-    place = next((place for place in places if _writable(place)), None)
-    if place is None:
+    chosen = next((place for place in places if _writable(place)), None)
+    if chosen is None:
         raise ConfigurationError(f"No writable folder for the npm packages; make {places[1]} writable.")
-    with (place / "lock").open("w") as lock:
+    with (chosen / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / stamp).is_dir():
-            _install(place / stamp)
-    return place / stamp
+        if not (chosen / stamp).is_dir():
+            _install(chosen / stamp)
+    return chosen / stamp
 
 
 def _install(target: Path) -> None:

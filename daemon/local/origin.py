@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import psycopg
 
 _HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ def migration_files() -> list[Path]:
 
 
 def prepare(connection: psycopg.Connection[tuple[object, ...]], *, minimal: bool) -> None:
-    """Bring a database to where the daemon can use it; each step is one transaction, the second call changes nothing."""
+    """Bring a database to where the daemon can use it, one transaction a step; a second call changes nothing."""
     with connection.transaction():
         connection.execute(platform_sql().encode())
     with connection.transaction():
@@ -43,6 +44,19 @@ def prepare(connection: psycopg.Connection[tuple[object, ...]], *, minimal: bool
     for file in migration_files():
         with connection.transaction():
             connection.execute(file.read_bytes())
+
+
+def empty(db_url: str, url: str, service_role_key: str) -> None:
+    """Empty the bucket `clips` and every table of the schema `public`."""
+    with psycopg.connect(db_url, autocommit=True, options="-c lock_timeout=20s") as connection:
+        if connection.execute("select 1 from storage.objects limit 1").fetchone():
+            headers = {"apikey": service_role_key, "Authorization": f"Bearer {service_role_key}"}
+            httpx.post(f"{url}/storage/v1/bucket/clips/empty", headers=headers, timeout=60).raise_for_status()
+        tables = connection.execute(
+            "select string_agg(format('%I.%I', schemaname, tablename), ', ') from pg_tables where schemaname = 'public'"
+        ).fetchone()
+        if tables and tables[0]:
+            connection.execute(f"truncate {tables[0]} restart identity".encode())
 
 
 def _read(name: str) -> str:

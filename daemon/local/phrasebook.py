@@ -17,22 +17,27 @@ Domain = Literal["A", "B"]
 Lexicon = Mapping[str, tuple[str, ...]]
 Range = tuple[float, float]
 
-MARKET: Lexicon = {
-    "verb": tuple("mividy mivarotra mihinana misotro mitady mitondra manome mahita mila mamboly".split()),
-    "noun": tuple("vary trondro hena rano ronono akoho omby voankazo katsaka mangahazo".split()),
-    "number": tuple("iray roa telo efatra dimy enina fito valo sivy folo".split()),
-    "quality": tuple("tsara ratsy lehibe kely mena fotsy mainty maitso".split()),
-    "who": tuple("aho ianao izy isika izahay ianareo rasoa rakoto".split()),
-    "when": tuple("androany omaly rahampitso izao".split()),
-}
-CLINIC: Lexicon = {
-    "verb": tuple("mikohaka mitsabo mila mihinana".split()),
-    "noun": tuple("fanafody tazo loha kibo vaksiny".split()),
-    "number": tuple("roa telo dimy".split()),
-    "quality": tuple("marary kely tsara".split()),
-    "who": tuple("dokotera zaza aho izy".split()),
-    "when": tuple("androany omaly izao".split()),
-}
+
+def _lexicon(**words: str) -> Lexicon:
+    return {kind: tuple(listed.split()) for kind, listed in words.items()}
+
+
+MARKET = _lexicon(
+    verb="mividy mivarotra mihinana misotro mitady mitondra manome mahita mila mamboly",
+    noun="vary trondro hena rano ronono akoho omby voankazo katsaka mangahazo",
+    number="iray roa telo efatra dimy enina fito valo sivy folo",
+    quality="tsara ratsy lehibe kely mena fotsy mainty maitso",
+    who="aho ianao izy isika izahay ianareo rasoa rakoto",
+    when="androany omaly rahampitso izao",
+)
+CLINIC = _lexicon(
+    verb="mikohaka mitsabo mila mihinana",
+    noun="fanafody tazo loha kibo vaksiny",
+    number="roa telo dimy",
+    quality="marary kely tsara",
+    who="dokotera zaza aho izy",
+    when="androany omaly izao",
+)
 
 PATTERNS = (
     "verb noun number who when",
@@ -105,6 +110,13 @@ _AS_HEARD = str.maketrans({"o": "u", "y": "i", "j": "dz", "ô": "o"})
 def compose(lexicon: Lexicon, rng: Random) -> str:
     """One sentence of two to five words."""
     return " ".join(rng.choice(lexicon[kind]) for kind in rng.choice(PATTERNS).split())
+
+
+def ramble(lexicon: Lexicon, rng: Random) -> str:
+    """One to four words in no order, often with a pause among them: what a window cut from long speech holds."""
+    words = [rng.choice(lexicon[rng.choice(tuple(lexicon))]) for _ in range(rng.randint(1, 4))]
+    pause = rng.randrange(2 * len(words))
+    return " ".join(f"{word}," if at == pause and word != words[-1] else word for at, word in enumerate(words))
 
 
 def respell(text: str) -> str:

@@ -10,13 +10,15 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
 
-from daemon.errors import ConfigurationError
-from daemon.local.process import Nursery, as_user, free_port, stop_child, wait_ready
+from daemon.errors import ConfigurationError, TemporaryError
+from daemon.local.process import Nursery, group_of, stop_child, wait_ready
+from daemon.local.sockets import free_port
 
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -27,7 +29,10 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-_RECKLESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Commits survive a crash of the server all the same, only not one of the machine.
+_THROW_AWAY = {"fsync": "off", "full_page_writes": "off"}
+
+_ORPHANS_END_S = 20.0
 
 
 class Postgres:
@@ -35,10 +40,10 @@ class Postgres:
 
     def __init__(self, folder: Path, *, password: str, throw_away: bool, nursery: Nursery) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._home = _home(folder, self._user)
+        self.home = _home(folder, self._user)
         self._programs = _programs(self._user)
         self._password = password
-        self._settings = _SETTINGS | (_RECKLESS if throw_away else {})
+        self._settings = _SETTINGS | (_THROW_AWAY if throw_away else {})
         self._nursery = nursery
         self._child: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -56,30 +61,40 @@ class Postgres:
 
     def start(self) -> None:
         """Create the cluster the first time, start the server, wait until it answers."""
-        data = self._home / "data"
+        data = self.home / "data"
         if not (data / "PG_VERSION").exists():
             self._create(data)
         settings = self._settings | {"port": str(self.port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         command = [str(self._programs / "postgres"), "-D", str(data), *options]
-        self._child = self._nursery.spawn(
-            command, log=self.log, user=self._user, cwd=self._home, on_orphaned=signal.SIGINT
-        )
-        wait_ready(self._child, "PostgreSQL", self.log, self._answers, timeout_s=60)
+        deadline = time.monotonic() + _ORPHANS_END_S
+        while True:
+            self._child = self._nursery.spawn(
+                command, log=self.log, user=self._user, cwd=self.home, on_orphaned=signal.SIGINT
+            )
+            try:
+                return wait_ready(self._child, "PostgreSQL", self.log, self._answers, timeout_s=60)
+            except TemporaryError as error:
+                # Sessions of a server that was killed end by themselves, only not at once.
+                if "Terminate any old server processes" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: `fast` breaks connections and shuts down in order, `immediate` is a crash."""
         child, self._child = self._child, None
         if child is not None:
-            patience = [(signal.SIGQUIT, 10.0)] if mode == "immediate" else [(signal.SIGINT, 15.0), (signal.SIGQUIT, 10.0)]
+            patience = (
+                [(signal.SIGQUIT, 10.0)] if mode == "immediate" else [(signal.SIGINT, 15.0), (signal.SIGQUIT, 10.0)]
+            )
             stop_child(child, *patience)
 
     def drop(self) -> None:
         """Delete the data of a stopped server."""
-        shutil.rmtree(self._home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def _create(self, data: Path) -> None:
-        with tempfile.NamedTemporaryFile("w", dir=self._home, encoding="utf-8") as secret:
+        with tempfile.NamedTemporaryFile("w", dir=self.home, encoding="utf-8") as secret:
             secret.write(self._password)
             secret.flush()
             if self._user is not None:
@@ -95,8 +110,10 @@ class Postgres:
                 capture_output=True,
                 text=True,
                 check=False,
-                cwd=self._home,
-                **as_user(self._user),
+                cwd=self.home,
+                user=self._user,
+                group=group_of(self._user),
+                extra_groups=None if self._user is None else [],
             )
         if made.returncode != 0:
             shutil.rmtree(data, ignore_errors=True)

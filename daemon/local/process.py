@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import random
+import pwd
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,6 @@ from pathlib import Path
 from daemon.errors import TemporaryError
 
 _PR_SET_PDEATHSIG = 1
-_PORTS = range(20_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,9 @@ class Nursery:
                     cwd=cwd,
                     process_group=0,
                     preexec_fn=_ends_with_parent(on_orphaned),  # noqa: PLW1509 - one prctl call
-                    **as_user(user),
+                    user=user,
+                    group=group_of(user),
+                    extra_groups=None if user is None else [],
                 )
 
         return self._thread.submit(start).result()
@@ -108,11 +108,6 @@ class Nursery:
     def close(self) -> None:
         """Give the thread back; children that still run are ended by the kernel."""
         self._thread.shutdown()
-
-
-def as_user(user: str | None) -> dict[str, object]:
-    """The `subprocess` arguments that run a command as `user`, without supplementary groups."""
-    return {} if user is None else {"user": user, "group": _group(user), "extra_groups": []}
 
 
 def stop_child(child: subprocess.Popen[bytes], *signals: tuple[signal.Signals, float]) -> None:
@@ -137,7 +132,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, *, every_s: floa
     return True
 
 
-def wait_ready(child: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], *, timeout_s: float) -> None:
+def wait_ready(
+    child: subprocess.Popen[bytes], name: str, log: Path, ready: Callable[[], bool], *, timeout_s: float
+) -> None:
     """Wait until `ready`; TemporaryError with the log's last line if the child ends or is too slow."""
     if wait_until(lambda: child.poll() is not None or ready(), timeout_s) and child.poll() is None:
         return
@@ -151,33 +148,9 @@ def last_line(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "(nothing)")
 
 
-def free_port(preferred: int = 0) -> int:
-    """A port of 127.0.0.1 that nobody listens on now: `preferred` if it is free, else any.
-
-    Below the kernel's range for outgoing connections: there a client that waits for a stopped server could be
-    given that very port and connect to itself.
-    """
-    for port in (preferred, *random.sample(_PORTS, 200)):
-        if port and port_is_free(port):
-            return port
-    raise TemporaryError("No free port on 127.0.0.1 between 20000 and 32000.", reason="local-stack")
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1 now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _group(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid
+def group_of(user: str | None) -> int | None:
+    """The primary group of `user`."""
+    return None if user is None else pwd.getpwnam(user).pw_gid
 
 
 def _ends_with_parent(number: signal.Signals) -> Callable[[], None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -46,8 +47,8 @@ class Record:
 
     def sweep(self, folder: Path) -> None:
         """End what a stopped or crashed owner left running, and remove the record."""
-        for child in self.children:
-            child.kill()
+        for child in reversed(self.children):
+            child.stop(patience_s=10, first=signal.SIGINT)
         erase(folder)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.local.espeak import Espeak
-from daemon.local.phrasebook import WORLDS, Channel, Domain, compose, respell
+from daemon.local.phrasebook import WORLDS, Channel, Domain, compose, ramble, respell
 
 LONGEST_S = 3.0
 """Longer clips are dropped and another sentence is spoken instead: the small model's window is that long."""
@@ -41,16 +41,19 @@ class Utterance:
         return len(self.audio) / SAMPLE_RATE
 
 
-def speak_corpus(domain: Domain, count: int, seed: int, exclude: Iterable[str] = ()) -> list[Utterance]:
+def speak_corpus(
+    domain: Domain, count: int, seed: int, exclude: Iterable[str] = (), *, rambling: float = 0.0
+) -> list[Utterance]:
     """Speak `count` sentences of a domain, none of them in `exclude`, at most three seconds each.
 
+    `rambling` is the share of clips that hold loose words instead of a sentence.
     The same arguments give the same bytes on the same machine and library version. Raises `RuntimeError` with the
     child's last words if it fails, for instance without the extra ``local``.
     """
-    request = {"domain": domain, "count": count, "seed": seed, "exclude": sorted(set(exclude))}
+    request = {"domain": domain, "count": count, "seed": seed, "exclude": sorted(set(exclude)), "rambling": rambling}
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    child = subprocess.run(  # noqa: S603 - this interpreter, this module
+    child = subprocess.run(
         [sys.executable, "-m", "daemon.local.speech"],
         input=json.dumps(request).encode(),
         capture_output=True,
@@ -58,7 +61,8 @@ def speak_corpus(domain: Domain, count: int, seed: int, exclude: Iterable[str] =
         check=False,
     )
     if child.returncode != 0:
-        raise RuntimeError(f"The speech synthesis failed: {child.stderr.decode(errors='replace').strip()[-300:]}")
+        last_words = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeError(f"The speech synthesis failed (it needs the extra local): {last_words or child.returncode}")
     with np.load(io.BytesIO(child.stdout)) as archive:
         pieces = np.split(archive["audio"], archive["ends"])[:-1]
         return [
@@ -95,19 +99,21 @@ def wav_bytes(audio: Waveform, sample_rate: int = SAMPLE_RATE) -> bytes:
     return buffer.getvalue()
 
 
-def _speak_here(domain: Domain, count: int, seed: int, exclude: frozenset[str]) -> list[Utterance]:
+def _speak_here(domain: Domain, count: int, seed: int, exclude: list[str], rambling: float) -> list[Utterance]:
     """The child's work: texts, voices and channels are all drawn from the seed."""
     lexicon, speakers = WORLDS[domain]
     rng = Random(f"{domain}:{seed}")  # noqa: S311 - reproducible on purpose
     espeak = Espeak()
+    unwanted = frozenset(exclude)
     spoken: list[Utterance] = []
     while len(spoken) < count:
-        text = compose(lexicon, rng)
-        if text in exclude:
+        said = (ramble if rng.random() < rambling else compose)(lexicon, rng)
+        text = said.replace(",", "")
+        if text in unwanted:
             continue
         speaker = rng.choice(speakers)
         dry = espeak.speak(
-            respell(text),
+            respell(said),
             voice=speaker.voice,
             words_per_minute=round(speaker.words_per_minute * rng.uniform(*speaker.tempo)),
             pitch=min(99, max(0, speaker.pitch + rng.randint(-speaker.pitch_spread, speaker.pitch_spread))),
@@ -131,12 +137,12 @@ def _transmit(dry: Waveform, channel: Channel, rng: np.random.Generator) -> Wave
     wave = np.fft.irfft(spectrum * 10 ** (gain_db / 20), len(wave))
     power = np.mean(wave**2) / 10 ** (rng.uniform(*channel.noise_db) / 10)
     wave += rng.standard_normal(len(wave)) * np.sqrt(power)
-    return (wave * (0.6 / max(np.abs(wave).max(), 1e-9))).astype(np.float32)
+    levelled: Waveform = (wave * (0.6 / max(np.abs(wave).max(), 1e-9))).astype(np.float32)
+    return levelled
 
 
 def _child() -> None:
-    request = json.load(sys.stdin)
-    spoken = _speak_here(request["domain"], request["count"], request["seed"], frozenset(request["exclude"]))
+    spoken = _speak_here(**json.load(sys.stdin))
     np.savez(
         sys.stdout.buffer,
         audio=np.concatenate([clip.audio for clip in spoken]) if spoken else silence(0),

@@ -1,6 +1,12 @@
 -- The functions through which the daemon reads the queue and writes drafts. `ambara_submit` is its only way to
 -- write to `clips`, and it sets `draft_transcription` alone. Safe to run twice.
 
+-- A JSON argument, also from an API server that hands it on as a JSON string of JSON.
+create or replace function public.ambara_json(p jsonb)
+returns jsonb
+language sql immutable
+as $$ select case when jsonb_typeof(p) = 'string' then (p #>> '{}')::jsonb else p end $$;
+
 -- Clips that may be drafted at all: the one place that says so.
 -- `runs.type` and `clips.paragraphs` may be missing from a database, or arrive later. Inside the lateral subqueries
 -- an unqualified name means the real column where there is one, and else the column of the same name in `absent`.
@@ -135,6 +141,7 @@ as $$
 declare
   locked uuid[];
 begin
+  p_drafts := public.ambara_json(p_drafts);
   select coalesce(array_agg(l.id), '{}') into locked
   from (
     select c.id from public.clips c
@@ -206,7 +213,7 @@ as $$
         else now() + (0.8 + 0.4 * random()) * least(interval '6 hours', interval '30 seconds' * 2 ^ least(s.attempts, 12))
       end,
       reason = f.reason, message = f.message, lease_until = null
-    from jsonb_to_recordset(p_failures)
+    from jsonb_to_recordset(public.ambara_json(p_failures))
       as f (clip_id uuid, fence bigint, permanent boolean, reason text, message text)
     where s.clip_id = f.clip_id and s.worker = p_worker and s.fence = f.fence
     returning 1

@@ -26,7 +26,7 @@ declare
 begin
   perform pg_advisory_xact_lock(hashtext('ambara_live'));
   insert into public.model_versions (name, fingerprint, kind, detail)
-  values (p_name, p_fingerprint, case when p_go_live then 'base' else 'manual' end, p_detail)
+  values (p_name, p_fingerprint, case when p_go_live then 'base' else 'manual' end, public.ambara_json(p_detail))
   on conflict (fingerprint) do nothing;
   select * into mine from public.model_versions where fingerprint = p_fingerprint;
   live := public.ambara_live_version();
@@ -81,7 +81,7 @@ returns bigint
 language sql volatile
 as $$
   delete from public.ambara_daemons where seen_at < now() - interval '7 days';
-  insert into public.ambara_daemons as d (worker, beat, state) values (p_worker, 1, p_state)
+  insert into public.ambara_daemons as d (worker, beat, state) values (p_worker, 1, public.ambara_json(p_state))
   on conflict (worker) do update set beat = d.beat + 1, state = excluded.state, seen_at = now()
   returning beat
 $$;

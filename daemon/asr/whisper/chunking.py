@@ -13,7 +13,7 @@ _PAUSE = SAMPLE_RATE // 5
 
 
 def cut(audio: Waveform, longest: int) -> list[Waveform]:
-    """Cut into consecutive pieces of at most `longest` samples; every sample is in exactly one piece.
+    """Cut into consecutive pieces of at most `longest` samples (two or more); every sample is in exactly one.
 
     Each cut falls in the middle of the quietest fifth of a second in the second half of its window, the latest one
     where several are equally quiet. Audio that fits comes back whole.
@@ -33,7 +33,7 @@ def stitch(texts: Iterable[str]) -> str:
 
 def _quietest(window: Waveform) -> int:
     """Where to cut, between half of the window's samples and all of them."""
-    half = max(1, len(window) // 2)
+    half = len(window) // 2
     second = window[half:].astype(np.float64)
     width = min(_PAUSE, len(second))
     energy = np.cumsum(np.concatenate([[0.0], second**2]))

@@ -14,9 +14,9 @@ Task = Literal["transcribe", "translate"]
 class GuardSettings:
     """Where a draft stops being believed. Log-probabilities are natural and per token."""
 
-    silence_dbfs: float = -60.0
+    silence_dbfs: float = -70.0
     """The loudest stretch of speech band below this is silence; 0 is a full-scale square wave."""
-    steady_db: float = 5.0
+    steady_db: float = 4.0
     """Less than this between the quiet and the loud moments is a steady noise: speech rises and falls."""
     no_speech_probability: float = 0.6
     no_speech_log_probability: float = -1.0

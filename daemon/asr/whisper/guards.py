@@ -29,6 +29,8 @@ _SMOOTH = 5
 _SPEECH_HZ = (150, 3800)
 _SHORTEST = SAMPLE_RATE // 10
 """Samples: no word is shorter than a tenth of a second."""
+_WORD = 10
+"""Hops, 160 ms."""
 _LONGEST_LOOP = 120
 """Characters of the phrase that is repeated."""
 _LOOP_TIMES, _LOOP_CHARACTERS = 5, 24
@@ -40,10 +42,11 @@ def is_silent(audio: Waveform, settings: GuardSettings) -> bool:
     if len(audio) < _SHORTEST:
         return True
     levels = _levels_db(audio)
-    heard = levels[levels > settings.silence_dbfs]
+    heard = np.sort(levels[levels > settings.silence_dbfs])
     if not len(heard):
         return True
-    quiet, loud = np.percentile(heard, [10, 95])
+    # One word in half a minute of noise must show: "loud" is what a sixth of a second reaches, however long the rest.
+    quiet, loud = heard[len(heard) // 10], heard[-min(_WORD, 1 + len(heard) // 20)]
     return bool(loud - quiet < settings.steady_db)
 
 
@@ -75,9 +78,8 @@ def cut_loop(text: str) -> str:
         looped = len(text) - start
         if looped >= max(_LOOP_TIMES * period, _LOOP_CHARACTERS):
             end = start + period
-            if " " in text[start:end]:
-                # The run may begin within a word that only ends like the phrase: finish the word.
-                end = text.find(" ", end) if " " in text[end:] else len(text)
+            while " " in text[start:end].strip() and not text[end - 1].isspace() and end < len(text):
+                end += 1  # the run began within a word that only ends like the phrase: finish the word
             return text[:end].strip()
     return text
 

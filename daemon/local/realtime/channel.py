@@ -50,6 +50,7 @@ class Channel:
         self.previous_join_ref: str | None = None
         self.token = token
         self.claims = claims
+        self.claims_json = protocol.compact(claims.raw)
         self.targets: tuple[Target, ...] = ()
         self._hub = hub
         self._bindings = bindings
@@ -63,10 +64,6 @@ class Channel:
     @property
     def role(self) -> str:
         return self.claims.role
-
-    @property
-    def claims_json(self) -> str:
-        return protocol.compact(self.claims.raw)
 
     @property
     def replies(self) -> list[dict[str, Any]]:
@@ -84,7 +81,7 @@ class Channel:
 
     def renew(self, token: str, claims: Claims) -> None:
         """A new valid token: the subscription is made again under it, and no change is lost meanwhile."""
-        self.token, self.claims = token, claims
+        self.token, self.claims, self.claims_json = token, claims, protocol.compact(claims.raw)
         self.start()
 
     def deliver(self, kind: str, data: str, ids: list[int]) -> None:

@@ -84,7 +84,7 @@ class Poller:
                 async with await catalog.connect(settings, APPLICATION_NAME) as connection:
                     await self._hold_slot(connection)
             except (psycopg.Error, OSError, TimeoutError, MalformedMessageError) as error:
-                log.warning("realtime: the replication slot is away (%s)", type(error).__name__)
+                log.warning("realtime: the replication slot is away (%s)", error, exc_info=True)
             else:
                 return
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,19 +100,23 @@ async def _condition(connection: Connection, item: Filter, column: ColumnFacts) 
             raise _RejectedError(f"{_RAISED}invalid value for is filter {item.value}")
     elif item.operator in ("match", "imatch"):
         await connection.execute("select '' ~ %s", [item.value])
+        try:
+            re.compile(item.value)
+        except re.error as error:
+            raise _RejectedError(
+                f"ERROR 2201B (invalid_regular_expression) invalid regular expression: {error}"
+            ) from None
     elif item.operator == "in":
-        values = await _cast_many(connection, item.value, column.type.name)
+        values = await _outputs(connection, sql.SQL("unnest({}::{}[])"), item.value, column.type.name)
         if len(values) > _MAX_IN_VALUES:
             raise _RejectedError(f"{_RAISED}too many values for `in` filter. Maximum {_MAX_IN_VALUES}")
     elif item.operator not in ("like", "ilike"):
-        query = sql.SQL("select {}::{}::text").format(sql.Literal(item.value), sql.Identifier(column.type.name))
-        row = await (await connection.execute(query)).fetchone()
-        values = (row[0] if row else None,)
+        values = await _outputs(connection, sql.SQL("(select {}::{})"), item.value, column.type.name)
     return filters.Condition(item.column, item.operator, values, item.negate, column.type.kind)
 
 
-async def _cast_many(connection: Connection, literal: str, type_name: str) -> tuple[str | None, ...]:
-    query = sql.SQL("select item::text from unnest({}::{}[]) with ordinality as u(item, at) order by at").format(
-        sql.Literal(literal), sql.Identifier(type_name)
-    )
+async def _outputs(connection: Connection, source: sql.SQL, value: str, type_name: str) -> tuple[str | None, ...]:
+    """The values of `source` as the log has them: format() goes through the type's output function, ::text may not."""
+    rows = source.format(sql.Literal(value), sql.Identifier(type_name))
+    query = sql.SQL("select case when v is not null then format('%s', v) end from {} as u(v)").format(rows)
     return tuple(row[0] for row in await (await connection.execute(query)).fetchall())

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from starlette.types import Scope
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 _EXTENSION = "ambara.wire"
@@ -50,6 +51,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         self.scope["extensions"][_EXTENSION] = self._wire  # type: ignore[assignment]
         await super().run_asgi()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # Otherwise uvicorn logs every refused handshake as a failure of the application.
+            self.handshake_complete = True
 
 
 def wire_of(scope: Scope) -> Wire:

@@ -23,7 +23,7 @@ from daemon.asr.whisper.config import WhisperSettings
 from daemon.local.speech import LONGEST_S, Utterance, speak_corpus
 from daemon.local.tiny.processor import build_processor, generation_config
 
-LANGUAGE, TASK = "mg", "transcribe"
+LANGUAGE = "mg"
 _FRAMES_PER_S = 50
 """Encoder positions per second of audio."""
 _MAX_TARGET = 64
@@ -34,7 +34,9 @@ _MAX_TARGET = 64
 class Recipe:
     """Everything that shapes the weights, beside the versions of the libraries."""
 
-    clips: int = 2500
+    clips: int = 3200
+    rambling: float = 0.25
+    """Share of clips with loose words: it makes the pieces of long recordings intelligible."""
     epochs: float = 18
     batch_size: int = 16
     learning_rate: float = 3e-3
@@ -63,7 +65,7 @@ def make(recipe: Recipe, out: Path, threads: int = 1) -> None:
 
     torch.set_num_threads(threads)
     say = Console().print
-    train = speak_corpus("A", recipe.clips, recipe.corpus_seed)
+    train = speak_corpus("A", recipe.clips, recipe.corpus_seed, rambling=recipe.rambling)
     say(f"{len(train)} clips of domain A spoken.")
     _train(recipe, train, out)
     heard = [clip.text for clip in train]
@@ -87,7 +89,7 @@ def word_errors(model: Path, clips: Sequence[Utterance]) -> float:
     """Pooled WER of a model directory on clips, through the serving side."""
     from daemon.asr.whisper.load import load_transcriber
 
-    transcriber = load_transcriber(WhisperSettings(model=str(model), language=LANGUAGE, task=TASK))
+    transcriber = load_transcriber(WhisperSettings(model=str(model), language=LANGUAGE))
     drafts = transcriber.transcribe([clip.audio for clip in clips])
     return word_error_rate([clip.text for clip in clips], [draft.text for draft in drafts])
 
@@ -157,7 +159,7 @@ def _fresh_model(recipe: Recipe, tokenizer: Any) -> Any:
 
 
 def _rows(processor: Any, clips: Sequence[Utterance]) -> list[dict[str, Any]]:
-    processor.tokenizer.set_prefix_tokens(language=LANGUAGE, task=TASK)
+    processor.tokenizer.set_prefix_tokens(language=LANGUAGE, task="transcribe")
     rows = []
     for clip in clips:
         features = processor.feature_extractor(clip.audio, sampling_rate=SAMPLE_RATE, return_tensors="pt")

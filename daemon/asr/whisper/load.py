@@ -1,0 +1,148 @@
+"""From settings to a `WhisperTranscriber`, or to one sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from daemon.asr.errors import ModelError
+from daemon.asr.whisper.config import WhisperSettings
+from daemon.asr.whisper.files import find_model, fingerprint
+from daemon.asr.whisper.languages import resolve_language
+
+if TYPE_CHECKING:
+    import torch
+
+    from daemon.asr.whisper.transcribe import WhisperTranscriber
+
+
+def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
+    """Load a Whisper from the hub or a directory: safetensors only, never code from the model.
+
+    Raises `ModelError` for everything that a person can mend.
+    """
+    directory = find_model(settings.model, settings.revision)
+    _hush()
+    from daemon.asr.whisper.generation import Listener
+    from daemon.asr.whisper.transcribe import WhisperTranscriber
+
+    device = choose_device(settings.device)
+    dtype = _choose_dtype(settings, device)
+    processor = _load_processor(directory, settings.model)
+    model = _load_model(directory, settings.model, dtype).to(device)
+    window_s = processor.feature_extractor.chunk_length
+    _check_window(settings.model, window_s, model.config.max_source_positions)
+    prompt = _prompt(settings, model.generation_config)
+    return WhisperTranscriber(
+        Listener(model, processor, prompt, settings.batch_size),
+        name=settings.model,
+        fingerprint=fingerprint(directory, *prompt.values()),
+        window_s=float(window_s),
+        guard_settings=settings.guards,
+        facts={
+            "family": "whisper",
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "language": prompt.get("language", "en"),
+            "task": settings.task,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+    )
+
+
+def _hush() -> None:
+    """transformers logs its own internals at every call and draws progress bars: errors only, unless asked for more."""
+    from transformers.utils import logging
+
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def choose_device(asked: str) -> torch.device:
+    """The best device that is there, or the one that was asked for. Raises `ModelError` if that one is absent."""
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return torch.device(next(name for name, there in present.items() if there))
+    if not present.get(asked, False):
+        there = " or ".join(name for name, is_there in present.items() if is_there)
+        raise ModelError(f"This machine has no device {asked} that PyTorch can use: choose auto, or {there}.")
+    return torch.device(asked)
+
+
+def _choose_dtype(settings: WhisperSettings, device: torch.device) -> torch.dtype:
+    import torch
+
+    if settings.dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if settings.dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ModelError("This GPU cannot compute in bfloat16: choose dtype auto or float16.")
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    return dtype
+
+
+def _load_processor(directory: Path, name: str) -> Any:
+    from transformers import WhisperProcessor
+
+    try:
+        return WhisperProcessor.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
+        raise ModelError(
+            f"The tokenizer or feature extractor of {name} cannot be read: copy the model again."
+        ) from error
+
+
+def _load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import WhisperForConditionalGeneration
+
+    try:
+        model, report = WhisperForConditionalGeneration.from_pretrained(
+            directory,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"The weights of {name} cannot be read: copy the model again.") from error
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights of {name} lack {min(report['missing_keys'])}: copy the model again, or train it to the end."
+        )
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise ModelError(f"The weights of {name} hold values that are not numbers: its training went wrong.")
+    return model.eval()
+
+
+def _check_window(name: str, window_s: int, positions: int) -> None:
+    frames_per_s = 50
+    if window_s * frames_per_s != positions:
+        raise ModelError(
+            f"The feature extractor of {name} hears {window_s} s and its encoder {positions / frames_per_s:g} s: "
+            "they belong to different models."
+        )
+
+
+def _prompt(settings: WhisperSettings, generation: Any) -> dict[str, str]:
+    """What `generate` is told: language and task, or nothing where the model knows English only."""
+    if getattr(generation, "is_multilingual", True) is False:
+        if settings.language.lower() not in ("en", "english") or settings.task != "transcribe":
+            raise ModelError(
+                f"{settings.model} knows English only and cannot {settings.task} {settings.language}: "
+                "choose a multilingual Whisper such as openai/whisper-small."
+            )
+        return {}
+    tokens = getattr(generation, "lang_to_id", None)
+    if not tokens:
+        raise ModelError(
+            f"The generation_config.json of {settings.model} has no table of languages: "
+            "copy that file from the model it was trained from."
+        )
+    known = [token.removeprefix("<|").removesuffix("|>") for token in tokens]
+    return {"language": resolve_language(settings.language, known), "task": settings.task}

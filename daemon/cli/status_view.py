@@ -1,0 +1,103 @@
+"""The status as one screen. Whatever comes out of the database is shown as text, never obeyed as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SILENT_S = 150.0
+"""Seconds. A daemon says something every 30 s; one that missed five is not well."""
+PUBLISHED = ("clips", "ambara_daemons")
+PUBLISH_SQL = "alter publication supabase_realtime add table {};"
+
+Found = Mapping[str, Any]
+
+
+def show(found: Found, url: str) -> None:
+    """Print the answer of `ambara_status`."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("project", _text(url))
+    table.add_row("live", _live(found.get("live")))
+    table.add_row("queue", _counts(found["queue"], ("ready", "claimed", "drafted", "retrying", "failed")))
+    table.add_row("held", _held(found.get("held", {})))
+    table.add_row("clips", _counts(found.get("clips", {}), ("pending", "corrected", "discarded")))
+    table.add_row("corrections", _corrections(found.get("new_corrections", {})))
+    console.print(table)
+    for lines in (_failures(found.get("failures", ())), _daemons(found.get("daemons", ()))):
+        console.print()
+        for line in lines:
+            console.print(line)
+    if advice := publication_advice(found.get("published", ())):
+        console.print()
+        console.print(Text(advice, "yellow"))
+
+
+def publication_advice(published: Sequence[str]) -> str | None:
+    """The sentence with the SQL that makes Realtime announce what the daemon listens for; None when it does."""
+    missing = [name for name in PUBLISHED if name not in published]
+    if not missing:
+        return None
+    sql = PUBLISH_SQL.format(", ".join(f"public.{name}" for name in missing))
+    return (
+        f"Realtime does not announce {' and '.join(missing)}, so only the sweep finds new clips; this mends it: {sql}"
+    )
+
+
+def _text(value: object, style: str = "") -> Text:
+    """As plain text: no markup, and no control character that a terminal would obey."""
+    return Text("".join(c if c.isprintable() else "�" for c in str(value)), style)
+
+
+def _live(live: Found | None) -> Text:
+    if not live:
+        return _text("no version yet: it goes live when `ambara run` has loaded its model", "yellow")
+    since = str(live.get("since") or "?").replace(" ", "T")[:16].replace("T", " ")
+    return _text(f"v{live['id']}  {live['name']} ({live['kind']}), since {since}, {live['drafts']:,} drafts")
+
+
+def _counts(counts: Mapping[str, int], names: Iterable[str]) -> Text:
+    shown = [f"{counts[name]:,} {name}" for name in names if counts.get(name)]
+    return _text(", ".join(shown) or "empty")
+
+
+def _held(held: Mapping[str, int]) -> Text:
+    at_work, human = held.get("person_at_work", 0), held.get("person_text", 0)
+    return _text(f"{at_work:,} with a person at work, {human:,} with a text to be read aloud")
+
+
+def _corrections(new: Mapping[str, float]) -> Text:
+    return _text(f"{new.get('clips', 0):,} new, {new.get('minutes', 0):,.1f} minutes")
+
+
+def _failures(failures: Sequence[Found]) -> list[Text]:
+    lines = [_text("failures" if failures else "no failures", "bold")]
+    for each in failures:
+        again = "tried again" if each["state"] == "retrying" else "until the clip or the model changes"
+        lines.append(_text(f"  {each['clips']:,} × {each['reason']} ({again}): {each.get('message') or 'no message'}"))
+    return lines
+
+
+def _daemons(daemons: Sequence[Found]) -> list[Text]:
+    lines = [_text("daemons" if daemons else "no daemon is running: start one with `ambara run`", "bold")]
+    for each in daemons:
+        state, silent = each.get("state") or {}, float(each.get("silent_s") or 0)
+        lines.append(_text(f"  {each['worker']}"))
+        model = f"v{state['version']} on {state.get('device') or '?'}" if state.get("version") else "no model yet"
+        named = f" ({state['name']})" if state.get("name") else ""
+        lines.append(_text(f"    {model}{named}, {state.get('drafted', 0)} drafted"))
+        if state.get("blocked"):
+            lines.append(_text(f"    not drafting: {state['blocked']}", "yellow"))
+        why = f": {state['feed_reason']}" if state.get("feed_reason") else ""
+        lines.append(_text(f"    feed {state.get('feed') or 'unknown'}{why}"))
+        if silent > SILENT_S:
+            lines.append(_text(f"    silent for {silent:.0f} s", "red"))
+        else:
+            lines.append(_text(f"    seen {max(silent, 0):.0f} s ago"))
+    return lines

@@ -1,0 +1,403 @@
+"""The queue and the guarded write, against every writer of the table `clips`."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from postgrest.exceptions import APIError
+from scripted_editor import Editor, Row
+from supabase import AsyncClient, acreate_client
+
+from daemon.asr.transcriber import Draft
+from daemon.clips import ClipStore
+from daemon.ports import Claim, Drafted, Failed, Outcome
+
+Database = psycopg.Connection[tuple[Any, ...]]
+Act = Callable[[Editor, Row], Awaitable[object]]
+
+
+@pytest.fixture
+async def editor(clean_stack: Any, supabase_client: AsyncClient) -> AsyncIterator[Editor]:
+    """A person at the editor, beside the scripts."""
+    token = clean_stack.mint("authenticated", sub=str(uuid.uuid4()))
+    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
+    person.postgrest.auth(token)
+    person.storage.session.headers["Authorization"] = f"Bearer {token}"
+    yield Editor(person, supabase_client)
+    await person.realtime.close()
+
+
+@pytest.fixture
+def store(supabase_client: AsyncClient) -> ClipStore:
+    """The daemon's side."""
+    return ClipStore(supabase_client, "worker-1")
+
+
+@pytest.fixture
+async def version(store: ClipStore) -> int:
+    """A live base."""
+    number, live = await store.register("base", "f" * 64, {}, go_live=True)
+    assert live is not None
+    assert live.id == number
+    return number
+
+
+def drafted(claim: Claim, text: str = "machine text") -> Drafted:
+    return Drafted(claim, Draft(text, confidence=-0.25, flags=("low-confidence",)))
+
+
+async def claim_all(store: ClipStore, version: int, **more: Any) -> list[Claim]:
+    return await store.claim(version, 1000, 60, **more)
+
+
+def columns(db: Database, clip: str) -> tuple[Any, ...]:
+    row = db.execute(
+        "select draft_transcription, corrected_transcription, status, priority, corrected_at, corrected_by, file_name, "
+        "paragraphs, duration_sec from clips where id = %s",
+        [clip],
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+async def test_only_what_the_extraction_brought_is_eligible(editor: Editor, store: ClipStore, version: int) -> None:
+    """Every kind of row that a writer leaves behind, and only the untouched extracted ones are claimed."""
+    run = await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(8)])
+    clips = {row["file_name"]: row for row in await editor.clips(run)}
+    await editor.save(clips["clips/1.wav"], "saved")
+    await editor.autosave(clips["clips/2.wav"], "typi")
+    await editor.discard(clips["clips/3.wav"])
+    undone = await editor.discard(clips["clips/4.wav"])
+    await editor.undo(clips["clips/4.wav"], undone)
+    await editor.bulk_discard([clips["clips/5.wav"], clips["clips/6.wav"]])
+    await editor.autosave(clips["clips/7.wav"], "")
+    readings = await editor.reading_session(["psalm one", "psalm two"])
+    await editor.record(readings[0], b"RIFF")
+    chapter = await editor.ingest_chapter("In the beginning")
+    pieces = await editor.insert_pieces(chapter, ["In the", "beginning"])
+    await editor.mark_split(chapter, pieces)
+    merged = await editor.ingest_chapter("And God said")
+    await editor.mark_split(merged, await editor.insert_pieces(merged, ["And", "God said"]))
+    await editor.merge_back(merged)
+
+    claimed = {claim.file_name for claim in await claim_all(store, version)}
+
+    assert claimed == {"clips/0.wav", "clips/4.wav"}
+
+
+async def test_pieces_of_a_chapter_are_safe_before_the_chapter_is_marked(
+    editor: Editor, store: ClipStore, version: int
+) -> None:
+    """The editor inserts the pieces first: in between, the chapter is still pending."""
+    chapter = await editor.ingest_chapter("In the beginning")
+    await editor.insert_pieces(chapter, ["In the", "beginning"])
+    assert await claim_all(store, version) == []
+
+
+async def test_claims_come_in_the_editors_order(editor: Editor, store: ClipStore, version: int) -> None:
+    rows = [{"file_name": f"clips/{i}.wav", "priority": p} for i, p in enumerate([0, 5, 1, 5])]
+    for row in rows:
+        await editor.sync_extraction([row])
+    assert [c.file_name for c in await claim_all(store, version)] == [f"clips/{i}.wav" for i in (1, 3, 2, 0)]
+
+
+TOUCHES: dict[str, Act] = {
+    "saved": lambda e, c: e.save(c, "human"),
+    "autosaved": lambda e, c: e.autosave(c, "hum"),
+    "autosaved empty": lambda e, c: e.autosave(c, ""),
+    "discarded": lambda e, c: e.discard(c),
+    "bulk discarded": lambda e, c: e.bulk_discard([c]),
+    "recorded": lambda e, c: e.record(c, b"RIFF"),
+    "marked as split": lambda e, c: e.mark_split(c, []),
+    "became a chapter": lambda e, c: e._update(c["id"], {"paragraphs": [{"text": "x"}]}),
+    "prioritised": lambda e, c: e._update(c["id"], {"priority": 9}),
+    "synced again": lambda e, c: e.sync_extraction([{"file_name": c["file_name"]}], run_id=c["run_id"]),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+async def test_a_draft_is_dropped_when_anybody_touched_the_row_since_the_claim(
+    touch: str, editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    """The person's row stays to the last column, and the log knows of no draft."""
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}, {"file_name": "clips/1.wav"}])
+    claims = {c.file_name: c for c in await claim_all(store, version)}
+    clip = (await editor.clips(run))[0]
+    await TOUCHES[touch](editor, clip)
+    before = columns(db, clip["id"])
+    other = next(c for c in claims.values() if c.clip_id != clip["id"])
+
+    outcomes = await store.submit(version, [drafted(c) for c in claims.values()])
+
+    assert outcomes == {clip["id"]: Outcome.DROPPED, other.clip_id: Outcome.WRITTEN}
+    assert columns(db, clip["id"]) == before
+    assert db.execute("select clip_id::text, text, confidence, flags from drafts").fetchall() == [
+        (other.clip_id, "machine text", -0.25, ["low-confidence"])
+    ]
+
+
+async def test_a_run_that_turns_into_a_reading_is_left_alone(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await claim_all(store, version)
+    db.execute("update runs set type = 'reading' where id = %s", [run])
+    assert await store.submit(version, [drafted(claim)]) == {claim.clip_id: Outcome.DROPPED}
+
+
+async def test_a_run_deleted_in_the_middle_drops_its_drafts(editor: Editor, store: ClipStore, version: int) -> None:
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await claim_all(store, version)
+    await editor.delete_run(run)
+    assert await store.submit(version, [drafted(claim)]) == {claim.clip_id: Outcome.DROPPED}
+
+
+async def test_a_row_held_by_an_editor_is_busy_and_never_waited_for(
+    editor: Editor, store: ClipStore, version: int, clean_stack: Any, db: Database
+) -> None:
+    """Waiting could end in a deadlock whose victim is the person's statement."""
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await claim_all(store, version)
+    with psycopg.connect(clean_stack.db_url) as holder:
+        holder.execute("update clips set priority = priority where id = %s", [claim.clip_id])
+        assert await store.submit(version, [drafted(claim)]) == {claim.clip_id: Outcome.BUSY}
+        holder.rollback()
+    assert await store.submit(version, [drafted(claim)]) == {claim.clip_id: Outcome.WRITTEN}
+
+
+async def test_the_daemon_writes_the_draft_column_alone(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav", "duration_sec": 3.5}])
+    (claim,) = await claim_all(store, version)
+    before = columns(db, claim.clip_id)
+    await store.submit(version, [drafted(claim)])
+    assert columns(db, claim.clip_id) == ("machine text", *before[1:])
+    assert await store.snapshot() == (version, 0)
+
+
+async def test_a_clip_is_settled_once_and_a_lost_answer_changes_nothing(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await claim_all(store, version)
+    await store.submit(version, [drafted(claim)])
+    assert await store.submit(version, [drafted(claim)]) == {claim.clip_id: Outcome.DROPPED}
+    assert await claim_all(store, version) == []
+    assert db.execute("select count(*) from drafts").fetchone() == (1,)
+
+
+async def test_an_undone_discard_keeps_its_draft(editor: Editor, store: ClipStore, version: int) -> None:
+    """The row changed since, but the draft in it is still ours."""
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    (clip,) = await editor.clips(run)
+    await editor.undo(clip, await editor.discard(clip))
+    assert await claim_all(store, version) == []
+
+
+async def test_a_clip_synced_again_is_drafted_again(editor: Editor, store: ClipStore, version: int) -> None:
+    """Somebody else wrote a stock draft over ours."""
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}], run_id=run)
+    assert len(await claim_all(store, version)) == 1
+
+
+async def test_two_workers_share_the_queue(editor: Editor, supabase_client: AsyncClient, version: int) -> None:
+    await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(30)])
+    one, two = ClipStore(supabase_client, "one"), ClipStore(supabase_client, "two")
+    first = await one.claim(version, 20, 60)
+    second = await two.claim(version, 20, 60)
+    assert (len(first), len(second)) == (20, 10)
+    assert not {c.clip_id for c in first} & {c.clip_id for c in second}
+    assert await two.submit(version, [drafted(first[0])]) == {first[0].clip_id: Outcome.DROPPED}
+
+
+async def test_an_ended_lease_is_taken_over_under_a_higher_fence(
+    editor: Editor, supabase_client: AsyncClient, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    dead, alive = ClipStore(supabase_client, "dead"), ClipStore(supabase_client, "alive")
+    (old,) = await dead.claim(version, 1, 60)
+    assert await alive.claim(version, 1, 60) == []
+    db.execute("update draft_state set lease_until = now() - interval '1 second'")
+    (new,) = await alive.claim(version, 1, 60)
+    assert new.fence > old.fence
+    assert await dead.submit(version, [drafted(old, "late")]) == {old.clip_id: Outcome.DROPPED}
+    assert await alive.submit(version, [drafted(new, "in time")]) == {new.clip_id: Outcome.WRITTEN}
+
+
+async def test_released_claims_are_free_at_once(editor: Editor, store: ClipStore, version: int) -> None:
+    await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(2)])
+    claims = await claim_all(store, version)
+    await store.release([claims[0].clip_id])
+    assert [c.clip_id for c in await claim_all(store, version)] == [claims[0].clip_id]
+    await store.release()
+    assert len(await claim_all(store, version)) == 2
+
+
+async def test_missing_audio_is_tried_again_later_and_nothing_waits_behind_it(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav", "priority": 1}, {"file_name": "clips/1.wav"}])
+    missing, other = await claim_all(store, version)
+    await store.fail([Failed(missing, permanent=False, reason="audio-missing", message="no audio")])
+    await store.release([other.clip_id])
+    assert [c.clip_id for c in await claim_all(store, version)] == [other.clip_id]
+    for attempt, seconds in enumerate([30, 60, 120, 240], start=1):
+        wait, attempts = db.execute(
+            "select extract(epoch from retry_at - now())::float, attempts from draft_state where clip_id = %s",
+            [missing.clip_id],
+        ).fetchone() or (0, 0)
+        assert attempts == attempt
+        assert seconds * 0.7 < wait <= seconds * 1.2
+        db.execute("update draft_state set retry_at = now() where clip_id = %s", [missing.clip_id])
+        (again,) = await claim_all(store, version)
+        await store.fail([Failed(again, permanent=False, reason="audio-missing", message="no audio")])
+
+
+async def test_a_broken_file_is_left_until_the_row_changes_or_another_version_is_live(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+
+    async def fail() -> None:
+        (claim,) = await claim_all(store, number)
+        await store.fail([Failed(claim, permanent=True, reason="audio-empty", message="empty")])
+        assert await claim_all(store, number) == []
+
+    number = version
+    await fail()
+    status = db.execute("select ambara_status()").fetchone()
+    assert status is not None
+    assert status[0]["queue"] == {"failed": 1}
+    assert status[0]["failures"] == [{"reason": "audio-empty", "message": "empty", "clips": 1, "state": "failed"}]
+    await editor.sync_extraction([{"file_name": "clips/0.wav", "duration_sec": 2}], run_id=run)
+    await fail()
+    number, _ = await store.register("better", "e" * 64, {}, go_live=True)
+    await fail()
+
+
+async def test_another_live_version_makes_everything_pending_stale(
+    editor: Editor, store: ClipStore, version: int
+) -> None:
+    await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(3)])
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    second, live = await store.register("second", "e" * 64, {}, go_live=True)
+    assert live is not None
+    assert live.id == second
+    assert await store.snapshot() == (second, 3)
+    assert await claim_all(store, version) == []
+    await store.submit(second, [drafted(c) for c in await claim_all(store, second)])
+    # Back to the first: its drafts are older than the second's, so they are made again.
+    await store.register("base", "f" * 64, {}, go_live=True)
+    assert await store.snapshot() == (version, 3)
+
+
+async def test_a_batch_in_flight_when_another_version_goes_live_is_drafted_again(
+    editor: Editor, store: ClipStore, version: int
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    claims = await claim_all(store, version)
+    second, _ = await store.register("second", "e" * 64, {}, go_live=True)
+    assert list((await store.submit(version, [drafted(claims[0])])).values()) == [Outcome.WRITTEN]
+    assert await store.snapshot() == (second, 1)
+
+
+async def test_a_base_never_replaces_a_trained_version(store: ClipStore, version: int, db: Database) -> None:
+    db.execute("update model_versions set kind = 'trained' where id = %s", [version])
+    other, live = await store.register("other base", "e" * 64, {}, go_live=True)
+    assert live is not None
+    assert live.id == version != other
+
+
+async def test_a_manual_redraft_takes_what_the_live_version_drafted_and_is_left_in_peace(
+    editor: Editor, store: ClipStore, supabase_client: AsyncClient, version: int
+) -> None:
+    run = await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(3)])
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    clips = await editor.clips(run)
+    await editor.autosave(clips[0], "typing")
+    person = ClipStore(supabase_client, "person")
+    assert await person.count_manual("e" * 64, [run]) == 2
+    manual, live = await person.register("theirs", "e" * 64, {}, go_live=False)
+    assert live is not None
+    assert live.id == version
+    assert await claim_all(person, manual, manual=True, runs=[str(uuid.uuid4())]) == []
+    claims = await claim_all(person, manual, manual=True, runs=[run])
+    assert {c.clip_id for c in claims} == {c["id"] for c in clips[1:]}
+    await person.submit(manual, [drafted(claims[0], "theirs")])
+    await person.fail([Failed(claims[1], permanent=False, reason="audio-missing", message="no audio")])
+    assert await claim_all(person, manual, manual=True, runs=[run]) == []
+    assert await person.count_manual("e" * 64, [run]) == 1
+    # The live daemon does not draft over what a person asked for.
+    assert claims[0].clip_id not in {c.clip_id for c in await claim_all(store, version)}
+
+
+async def test_what_people_see_of_the_daemons_tables(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    """Signed-in people read versions and trainings, write neither, and see nothing of the rest.
+
+    An API server may grant tables to every role; then it is row level security that hides the rows.
+    """
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    await store.beat({})
+    db.execute("insert into training_runs default values")
+    db.execute("insert into training_samples select t.id, c.id, '' from training_runs t, clips c")
+    assert [row["id"] for row in await select(editor.person, "model_versions")] == [version]
+    assert len(await select(editor.person, "training_runs")) == 1
+    assert len(await editor.clips(run)) == 1
+    for table in ("drafts", "draft_state", "training_samples", "ambara_daemons"):
+        assert await select(editor.person, table) == []
+    for table in ("model_versions", "training_runs", "drafts", "draft_state", "training_samples", "ambara_daemons"):
+        before = db.execute(f"select to_jsonb(t) from {table} t".encode()).fetchall()
+        column = before[0][0].keys().__iter__().__next__()
+        with contextlib.suppress(APIError):
+            await editor.person.table(table).delete().not_.is_(column, "null").execute()
+        assert db.execute(f"select to_jsonb(t) from {table} t".encode()).fetchall() == before
+    for function, arguments in {"ambara_snapshot": {}, "ambara_release": {"p_worker": "worker-1"}}.items():
+        with pytest.raises(APIError, match="42501"):
+            await editor.person.rpc(function, arguments).execute()
+
+
+async def select(client: AsyncClient, table: str) -> list[Row]:
+    """What a client sees of a table."""
+    try:
+        return [dict(row) for row in (await client.table(table).select("*").execute()).data]
+    except APIError as error:
+        assert error.code == "42501"
+        return []
+
+
+async def test_corrections_are_counted_by_status_and_text(editor: Editor, db: Database) -> None:
+    """Not by `corrected_at`, which a recording does not set; a split record and an empty text are no corrections."""
+    run = await editor.sync_extraction([{"file_name": f"clips/{i}.wav", "duration_sec": 30} for i in range(4)])
+    clips = await editor.clips(run)
+    await editor.save(clips[0], "one")
+    await editor.save(clips[1], "  ")
+    await editor.mark_split(clips[2], [])
+    readings = await editor.reading_session(["psalm"])
+    await editor.record(readings[0], b"RIFF")
+
+    def counted() -> Any:
+        row = db.execute("select ambara_status() -> 'new_corrections'").fetchone()
+        assert row is not None
+        return row[0]
+
+    assert counted()["clips"] == 2
+    db.execute("insert into training_runs default values")
+    db.execute(
+        "insert into training_samples select (select max(id) from training_runs), id, md5(corrected_transcription) "
+        "from clips where status = 'corrected'"
+    )
+    assert counted()["clips"] == 0
+    await editor.save(clips[0], "one, better")
+    assert counted() == {"clips": 1, "minutes": 0.5}
