@@ -7,9 +7,10 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,6 +33,7 @@ from handlers.policy import DraftingPolicy, Policy
 from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 BEAT_S = 15.0
 GOODBYE_S = 5.0
@@ -71,42 +73,43 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
     log.info("stopped")
 
 
-async def _prepare(settings: Settings, store: ClipStore, drafter: Drafter, *, wait: bool) -> None:
-    """Reach the database, load the model, make it known."""
+async def _prepare(settings: Settings, store: ClipStore, drafter: Drafter, *, wait: bool) -> dict[str, Path]:
+    """Reach the database, load the model, make it known. Returns the local directories of runs."""
+    try:
+        await store.check(settings.supabase.bucket)
+    except TemporaryError as error:
+        if not wait:
+            raise ConfigurationError(
+                f"There is no Supabase at {settings.supabase.url}: {error} Check SUPABASE_URL and the network."
+            ) from None
+        await _patiently(lambda: store.check(settings.supabase.bucket))
+    log.info("loading the model", base=settings.model.base, language=settings.model.language)
+    model = await drafter.load(model_maker(settings.model))
+    facts = model.describe()
+    version, live = await _patiently(lambda: store.register(model.name, model.fingerprint, facts, go_live=True))
+    drafter.version = version
+    log.info("model ready", version=version, live=live.id if live else None, **facts)
+    return await _patiently(lambda: run_directories(store, settings.audio.run_dirs))
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until Supabase answers: it may come up after the daemon."""
     failures = 0
     while True:
         try:
-            await store.check()
-            break
+            return await ask()
         except TemporaryError as error:
-            if not wait:
-                raise ConfigurationError(
-                    f"There is no Supabase at {settings.supabase.url}: {error} Check SUPABASE_URL and the network."
-                ) from None
             failures += 1
             pause = backoff(failures)
             log.warning("waiting for Supabase", error=str(error), again_in_s=round(pause, 1))
             await asyncio.sleep(pause)
-    log.info("loading the model", base=settings.model.base, language=settings.model.language)
-    model = await drafter.load(model_maker(settings.model))
-    while True:
-        try:
-            version, live = await store.register(model.name, model.fingerprint, model.describe(), go_live=True)
-            break
-        except TemporaryError as error:
-            failures += 1
-            log.warning("cannot register the model", error=str(error))
-            await asyncio.sleep(backoff(failures))
-    drafter.version = version
-    log.info("model ready", version=version, live=live.id if live else None, **model.describe())
 
 
 async def _serve(
     settings: Settings, store: ClipStore, drafter: Drafter, stack: AsyncExitStack, notifier: Notifier, *, wait: bool
 ) -> None:
     """Prepare, then serve for ever. An unforeseen error in any part ends all of it: systemd starts a whole daemon."""
-    await _prepare(settings, store, drafter, wait=wait)
-    local = await run_directories(store, settings.audio.run_dirs)
+    local = await _prepare(settings, store, drafter, wait=wait)
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:

@@ -6,7 +6,8 @@ children and core files. `daemon.decode` starts it by its path; it imports nothi
 
 Wire (standard input is a Unix stream socket): the parent sends one byte with one file descriptor. The answer is a row
 of frames `HEADER(kind, length) + payload`: ``W`` samples (float32, native order), then ``E`` (the end), or ``X`` with
-the slug of a refusal. A first ``R`` says that the child is ready.
+the slug of a refusal. A first ``R`` says that the child is ready: it has decoded a file of its own
+behind its limits.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def decode(fd: int, *, rate: int, max_seconds: float) -> Iterator[npt.NDArray[np
         if sound.samplerate != rate:
             resampler = soxr.ResampleStream(sound.samplerate, rate, 1, dtype="float32", quality="HQ")
         block = np.empty((BLOCK_FRAMES, sound.channels), np.float32)
+        weights = np.full(sound.channels, 1 / sound.channels, np.float32)
         heard = yielded = 0
         last = False
         while not last:
@@ -67,7 +69,7 @@ def decode(fd: int, *, rate: int, max_seconds: float) -> Iterator[npt.NDArray[np
             last = len(part) == 0
             heard += len(part)
             _check_length(heard, sound, max_seconds)
-            mono = part.mean(axis=1, dtype=np.float32)
+            mono = part @ weights  # the mean; numpy's own is ten times slower along so short an axis
             if not np.isfinite(mono).all():
                 raise Refused("audio-nonfinite")
             mono = np.clip(mono, -1, 1)
@@ -141,20 +143,22 @@ def _check_length(frames: int, sound: _Stream, max_seconds: float) -> None:
         raise Refused("audio-too-large")
 
 
-def _warm_up(rate: int) -> None:
-    """Load everything that is loaded late, while files can still be opened."""
-    wav = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 3236, b"WAVE", b"fmt ", 16, 1, 2, 8000, 32000, 4, 16, b"data", 3200
-    )
-    for content in (wav + bytes(3200), b"OggS" + bytes(60)):
-        with tempfile.TemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            try:
-                for _ in decode(file.fileno(), rate=rate, max_seconds=1):
-                    pass
-            except Refused:
-                continue
+def _get_ready(rate: int, memory_bytes: int) -> None:
+    """Decode a known file before and after the doors close.
+
+    The first time loads what the libraries load late. The second proves that the limits leave enough: a machine that
+    cannot decode must not be taken for a file that cannot be decoded.
+    """
+    head = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 3236, b"WAVE", b"fmt ", 16, 1, 2, 8_000, 32_000, 4, 16)
+    with tempfile.TemporaryFile() as file:
+        file.write(head + struct.pack("<4sI", b"data", 3_200) + bytes(3_200))
+        file.flush()
+        for _ in decode(file.fileno(), rate=rate, max_seconds=1):
+            pass
+        if sys.platform == "linux":
+            _confine(memory_bytes)
+        for _ in decode(file.fileno(), rate=rate, max_seconds=1):
+            pass
 
 
 def _confine(memory_bytes: int) -> None:
@@ -195,9 +199,7 @@ def main() -> None:
         int(sys.argv[4]),
     )
     channel = socket.socket(fileno=0)
-    _warm_up(rate)
-    if sys.platform == "linux":
-        _confine(memory_bytes)
+    _get_ready(rate, memory_bytes)
     channel.sendall(HEADER.pack(b"R", 0))
     while True:
         message, (*fds,), _, _ = socket.recv_fds(channel, 1, 1)

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import httpx
 from postgrest.exceptions import APIError
+from pydantic import ValidationError
+from storage3.exceptions import StorageApiError
 from supabase import AsyncClient
 
 from daemon.errors import ConfigurationError, TemporaryError
@@ -36,8 +38,8 @@ class ClipStore:
         self._client = client
         self.worker = worker
 
-    async def check(self) -> None:
-        """Raise `ConfigurationError` unless the key is the service role's and the migrations are there."""
+    async def check(self, bucket: str) -> None:
+        """Raise `ConfigurationError` unless the key is the service role's, and migrations and bucket are there."""
         role = await self._call("ambara_whoami")
         if role in {"anon", "authenticated"}:
             raise ConfigurationError(
@@ -49,6 +51,20 @@ class ClipStore:
             raise ConfigurationError(
                 f"The database has Ambara's schema {found}, and {SCHEMA_VERSION} is needed. {MIGRATE}"
             )
+        try:
+            await self._client.storage.get_bucket(bucket)
+        except StorageApiError as error:
+            if str(error.status) != "404":
+                raise TemporaryError("Supabase Storage does not answer as it should.", reason="storage-away") from None
+            raise ConfigurationError(
+                f"There is no bucket {bucket!r}: create it (private) in Supabase under Storage, or name another as "
+                "bucket under [supabase].",
+                reason="bucket-missing",
+            ) from None
+        except httpx.HTTPError as error:
+            raise _translate(error, "Storage") from None
+        except ValidationError:  # the bucket is there, with dates in a shape that the client does not read
+            pass
 
     async def register(
         self, name: str, fingerprint: str, detail: Mapping[str, Any], *, go_live: bool

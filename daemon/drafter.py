@@ -51,7 +51,7 @@ class Drafter:
 
     async def probe(self) -> None:
         """Raise if the device no longer works."""
-        await self._run(lambda: self.model.warm_up())
+        await self._run(self.model.warm_up)
 
     def close(self) -> None:
         """Let the thread end after what it is doing."""

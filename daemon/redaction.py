@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Iterator
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 MASK = "***"
 
@@ -56,7 +56,6 @@ def _forms(secret: str) -> Iterator[str]:
     yield repr(secret)[1:-1]
     yield quote(secret, safe="")
     yield quote(secret)
-    yield quote_plus(secret)
     raw = secret.encode()
     for before in range(3):
         coded = base64.b64encode(b"\0" * before + raw).decode().rstrip("=")

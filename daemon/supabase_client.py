@@ -11,6 +11,8 @@ from supabase import AsyncClient, AsyncClientOptions, create_async_client
 
 from daemon.errors import ConfigurationError, TemporaryError
 
+__all__ = ["TIMEOUT", "AsyncClient", "connect", "http_client"]
+
 TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 """Seconds. A statement of the daemon takes milliseconds; what takes longer than this has lost its answer."""
 

@@ -95,17 +95,48 @@ async def test_the_wall_clock_ends_a_stuck_child(clip: Path) -> None:
         assert await decode(decoder, clip) == 16_000
 
 
-async def test_processor_time_is_limited_for_each_file(clip: Path, tmp_path: Path) -> None:
-    """A sparse gigabyte of samples takes seconds; the limit of a second counts anew for every file."""
-    huge = tmp_path / "huge.wav"
-    huge.write_bytes(wav(0, (1 << 30) // 16, channels=8, rate=192_000))
-    os.truncate(huge, 44 + (1 << 30))
+def sparse(path: Path, frames: int) -> Path:
+    """A file of zeros in 8 channels at 192 kHz that takes no room on the disk."""
+    path.write_bytes(wav(0, frames, channels=8, rate=192_000))
+    os.truncate(path, 44 + 16 * frames)
+    return path
+
+
+async def test_processor_time_runs_out(clip: Path, tmp_path: Path) -> None:
+    """A gigabyte of samples takes seconds."""
+    huge = sparse(tmp_path / "huge.wav", 1 << 26)
     async with Decoder(max_seconds=6_000, cpu_seconds=0) as decoder:
         with pytest.raises(PermanentError) as caught:
             await decode(decoder, huge)
         assert caught.value.reason == "audio-timeout"
-        for _ in range(3):
-            assert await decode(decoder, clip) == 16_000
+        assert await decode(decoder, clip) == 16_000
+
+
+async def test_processor_time_counts_anew_for_each_file(tmp_path: Path) -> None:
+    path = sparse(tmp_path / "small.wav", 5_000_000)
+    async with Decoder(max_seconds=6_000, cpu_seconds=7) as decoder:
+        await decode(decoder, path)
+        (pid,) = decoder.pids
+        while (used := cpu_seconds(pid)) < 1.1:
+            await decode(decoder, path)
+        await decode(decoder, path)
+        assert resource.prlimit(pid, resource.RLIMIT_CPU)[0] >= used + 7
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_a_machine_that_cannot_decode_does_not_blame_the_file(clip: Path, tmp_path: Path) -> None:
+    """Here: a library that is unusable once the limits stand."""
+    program = tmp_path / "child.py"
+    signature = "def _confine(memory_bytes: int) -> None:"
+    program.write_text(CHILD.read_text().replace(signature, f"{signature}\n    soxr.ResampleStream = None\n"))
+    async with Decoder(program=program) as decoder:
+        with pytest.raises(TemporaryError) as caught:
+            await decode(decoder, clip)
+        assert caught.value.reason == "decoder-unavailable"
 
 
 async def test_a_cancelled_call_leaves_no_answer_behind(clip: Path, tmp_path: Path) -> None:
@@ -153,6 +184,7 @@ async def test_the_child_has_limits_and_no_secret(clip: Path, monkeypatch: pytes
         await decode(decoder, clip)
         (pid,) = decoder.pids
         assert b"sb_secret_of_the_test" not in shown(pid)
+        assert os.getsid(pid) == pid, "Ctrl-C in the daemon's terminal would reach it"
         soft, _ = resource.prlimit(pid, resource.RLIMIT_CPU)
         assert 7 < soft < 20
         hard = {name: resource.prlimit(pid, getattr(resource, f"RLIMIT_{name}"))[1] for name in LIMITS}

@@ -22,8 +22,8 @@ ENV = {"SUPABASE_URL": "https://abcdefgh.supabase.co", "SUPABASE_SERVICE_ROLE_KE
 
 
 @pytest.fixture(autouse=True)
-def _no_file_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def _no_file_lies_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
 
 
 def token(**claims: object) -> str:
@@ -68,8 +68,9 @@ def test_settings_cannot_be_changed() -> None:
         load(None, ENV).model.base = "x"  # type: ignore[misc]
 
 
-def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
+def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--config, then $AMBARA_CONFIG, then ./ambara.toml."""
+    monkeypatch.chdir(tmp_path)
     write(tmp_path, '[model]\nlanguage = "aa"')
     named, given = tmp_path / "named.toml", tmp_path / "given.toml"
     named.write_text('[model]\nlanguage = "bb"', encoding="utf-8")

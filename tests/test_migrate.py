@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 
 import psycopg
 import pytest
@@ -140,14 +141,23 @@ def test_a_reload_is_announced(dataset: str) -> None:
 
 
 def test_two_at_once(dataset: str) -> None:
-    """Each migration is applied by one of them, and none fails."""
+    """The second waits for the first, and then leaves out what that one has applied."""
     applied: list[str] = []
-    both = [threading.Thread(target=lambda: applied.extend(migrate.apply(dataset))) for _ in range(2)]
-    for each in both:
-        each.start()
-    for each in both:
-        each.join(60)
-    assert sorted(applied) == NAMES
+    second = threading.Thread(target=lambda: applied.extend(migrate.apply(dataset)))
+    with psycopg.connect(dataset) as first:
+        first.execute("select pg_advisory_xact_lock(hashtext('ambara_migrate'))")
+        second.start()
+        deadline = time.monotonic() + 30
+        waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+        while not sql(dataset, waiting):
+            assert time.monotonic() < deadline, "the second does not wait"
+        version = NAMES[0][:14]
+        first.execute(migrate.migrations()[0].sql.encode())
+        first.execute("create schema supabase_migrations")
+        first.execute("create table supabase_migrations.schema_migrations (version text primary key)")
+        first.execute("insert into supabase_migrations.schema_migrations values (%s)", [version])
+    second.join(60)
+    assert applied == NAMES[1:]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:

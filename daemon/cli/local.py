@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from daemon.errors import EXIT_CONFIGURATION, ConfigurationError, TemporaryError
+from daemon.local import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from daemon.local.keys import Keys
@@ -22,7 +23,6 @@ app = typer.Typer(
     help="An embedded Supabase on this machine: PostgreSQL, REST, Storage and Realtime behind one URL, without Docker.",
 )
 
-_DEFAULT_PORT = 54321
 Folder = Annotated[Path, typer.Option("--dir", help="Folder of the stack: data, keys, logs.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")]
 _DEFAULT_FOLDER = Path(".ambara/local")
@@ -33,7 +33,7 @@ _DEFAULT_FOLDER = Path(".ambara/local")
 )
 def up(
     folder: Folder = _DEFAULT_FOLDER,
-    port: Port = _DEFAULT_PORT,
+    port: Port = DEFAULT_PORT,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Delete the data when it stops.")] = False,
 ) -> None:
     """Start it and wait until it serves; data stay between `down` and `up`."""
@@ -75,7 +75,10 @@ def env(
 
 
 @app.command(epilog="Example:  ambara local reset")
-def reset(folder: Folder = _DEFAULT_FOLDER, port: Port = _DEFAULT_PORT) -> None:
+def reset(
+    folder: Folder = _DEFAULT_FOLDER,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Another port than before.")] = None,
+) -> None:
     """Delete all tables and objects and start anew, with the same keys."""
     with _explained():
         from daemon.local import background

@@ -72,7 +72,7 @@ async def _redraft(
         store = ClipStore(
             await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker()
         )
-        await store.check()
+        await store.check(settings.supabase.bucket)
         chosen = list(runs)
         for label in labels:
             found = await store.runs_labelled(label)

@@ -74,16 +74,17 @@ def of_status(status: str, error: Exception | None) -> Loss:
 
 def _of_frame(frame: dict[str, Any]) -> Loss:
     # A message is a sentence; a reason is a word, a colon and then anything, the server's internal state included.
-    message = str(frame.get("message") or "")[:_LONGEST]
+    message = str(frame.get("message") or "")
     word = str(frame.get("reason") or "").partition(":")[0][:_LONGEST]
     if "check Realtime is enabled" in message:
         return _unpublished(message)
-    if message.startswith(_REFUSED_BINDING):
-        return Loss(FeedState.ABSENT, f"Realtime refuses the subscription: {message}")
-    said = message if frame.get("extension") == "system" else word
+    if any(mark in message for mark in _REFUSED_BINDING):
+        said = message.rpartition("Exception: ")[2][:_LONGEST]
+        return Loss(FeedState.ABSENT, f"Realtime refuses the subscription: {said}")
+    said = message[:_LONGEST] if frame.get("extension") == "system" else word
     if _TOKEN.search(said):
         return _refused_key(said)
-    return Loss(FeedState.DEAF, f"Realtime reports an error ({message or word or 'without a reason'}).")
+    return Loss(FeedState.DEAF, f"Realtime reports an error ({message[:_LONGEST] or word or 'without a reason'}).")
 
 
 def _unpublished(message: str) -> Loss:

@@ -14,8 +14,10 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
+from daemon.local import DEFAULT_PORT
 from daemon.local.gateway_server import child_environment
 from daemon.local.process import Identity
 from daemon.local.record import Record, exclusive
@@ -48,28 +50,28 @@ def up(folder: Path, *, port: int, ephemeral: bool, report: Report) -> tuple[Rec
     return record, word == _READY
 
 
-def down(folder: Path) -> bool:
+def down(folder: Path, *, delete_data: bool = False) -> bool:
     """Stop the stack of `folder` and everything it started, also after a crash; False if there was nothing to stop."""
     folder = folder.resolve()
     if not folder.is_dir():
         return False
     with exclusive(folder):
         record = Record.read(folder)
-        if record is None:
-            return False
-        record.owner.stop(patience_s=_PATIENCE_S)
-        record.sweep(folder)
-        if record.ephemeral:
+        if record is not None:
+            record.owner.stop(patience_s=_PATIENCE_S)
+            record.sweep(folder)
+        if delete_data or (record is not None and record.ephemeral):
             wipe(folder)
-    return True
+    return record is not None
 
 
-def reset(folder: Path, *, port: int, report: Report) -> Record:
-    """Stop the stack, delete its tables and objects, start it anew with the same keys."""
-    down(folder)
-    with exclusive(folder.resolve()):
-        wipe(folder.resolve())
-    return up(folder, port=port, ephemeral=False, report=report)[0]
+def reset(folder: Path, *, port: int | None, report: Report) -> Record:
+    """Stop the stack, delete its tables and objects, start it anew: same keys, and `port` None means same port."""
+    before = Record.read(folder)
+    if port is None:
+        port = urlsplit(before.url).port if before else None
+    down(folder, delete_data=True)
+    return up(folder, port=DEFAULT_PORT if port is None else port, ephemeral=False, report=report)[0]
 
 
 def _start_supervisor(folder: Path, *, port: int, ephemeral: bool, report: Report) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -80,10 +79,6 @@ class Lite:
         child, self._child = self._child, None
         if child is not None:
             stop_child(child, (signal.SIGTERM, 3.0))
-
-    def drop(self) -> None:
-        """Delete the stored objects of a stopped server."""
-        shutil.rmtree(self._home, ignore_errors=True)
 
     def _answers(self) -> bool:
         try:

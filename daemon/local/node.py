@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def node() -> Path:
     return Path(spec.origin).parent / "bin" / "node"
 
 
-def packages() -> Path:
-    """The folder with the `node_modules` of the lock file; installs it the first time (about ten seconds).
+def packages(report: Callable[[str], None] = lambda _line: None) -> Path:
+    """The folder with the `node_modules` of the lock file; installs it the first time (about ten seconds), and says so.
 
     Its name is the lock file's hash and it appears complete or not at all. TemporaryError if npm fails.
     """
@@ -42,6 +43,7 @@ def packages() -> Path:
     with (chosen / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (chosen / stamp).is_dir():
+            report("Installing the REST and Storage servers with npm, this once ...")
             _install(chosen / stamp)
     return chosen / stamp
 

@@ -89,10 +89,6 @@ class Postgres:
             )
             stop_child(child, *patience)
 
-    def drop(self) -> None:
-        """Delete the data of a stopped server."""
-        shutil.rmtree(self.home, ignore_errors=True)
-
     def _create(self, data: Path) -> None:
         with tempfile.NamedTemporaryFile("w", dir=self.home, encoding="utf-8") as secret:
             secret.write(self._password)
@@ -129,15 +125,19 @@ class Postgres:
 
 def drop_data(folder: Path) -> None:
     """Delete what a stopped server of this stack folder keeps, wherever that is."""
-    for home in (folder / "postgres", _elsewhere(folder)):
+    for home in _homes(folder):
         shutil.rmtree(home, ignore_errors=True)
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a server of this stack folder keeps anything."""
+    return any((home / "data" / "PG_VERSION").exists() for home in _homes(folder))
 
 
 def _home(folder: Path, user: str | None) -> Path:
     """A folder the server's user can reach: inside the stack's, or for `nobody` under a private root a shared place."""
-    home = folder / "postgres"
-    if user is not None and not _reachable(folder, user):
-        home = _elsewhere(folder)
+    inside, outside = _homes(folder)
+    home = inside if user is None or _reachable(folder, user) else outside
     home.mkdir(mode=0o700, exist_ok=True)
     if home.is_symlink() or (owner := home.stat().st_uid) not in _trusted(user):
         raise ConfigurationError(f"The folder {home} belongs to user {owner}; remove it and start again.")
@@ -176,8 +176,9 @@ def _reachable(folder: Path, user: str) -> bool:
     return True
 
 
-def _elsewhere(folder: Path) -> Path:
-    return _shared() / f"ambara-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
+def _homes(folder: Path) -> tuple[Path, Path]:
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return folder / "postgres", _shared() / f"ambara-{digest}"
 
 
 def _shared() -> Path:

@@ -19,7 +19,8 @@ from daemon.local import origin
 from daemon.local.gateway_server import GatewayServer
 from daemon.local.keys import Keys, mint
 from daemon.local.lite import Lite
-from daemon.local.postgres import Postgres, drop_data
+from daemon.local.node import packages
+from daemon.local.postgres import Postgres, drop_data, has_data
 from daemon.local.process import Identity, Nursery
 from daemon.local.record import Record, erase, exclusive
 from daemon.local.sockets import port_is_free
@@ -61,12 +62,12 @@ class LocalStack:
     ) -> Self:
         """Start everything in `folder` (None: a temporary one) and wait until it serves.
 
-        `ephemeral` data are made anew, not synced to disk, and deleted by `down`. `minimal` leaves out the editor's
+        `ephemeral` data are not synced to disk, and deleted by `down`. `minimal` leaves out the editor's
         optional tables and columns. `port` 0 takes a free one. Raises AlreadyRunning, ConfigurationError, or
         TemporaryError with a log's last line.
         """
         temporary = folder is None
-        folder = (folder or Path(tempfile.mkdtemp(prefix="ambara-"))).resolve()
+        folder = _temporary_folder() if folder is None else folder.resolve()
         with exclusive(folder):
             _clear(folder, ephemeral=ephemeral)
             if port and not port_is_free(port):
@@ -171,13 +172,14 @@ class LocalStack:
         self.lite.stop()
         self.postgres.stop()
         self._nursery.close()
-        erase(self.folder)
         if self._ephemeral:
             wipe(self.folder)
+        erase(self.folder)
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_all(self, *, minimal: bool) -> None:
+        packages(self._report)
         clock = _Stopwatch(self._report)
         _keep_previous_logs(self.folder / "logs")
         self.start_postgres()
@@ -210,14 +212,24 @@ def wipe(folder: Path) -> None:
     shutil.rmtree(folder / "lite", ignore_errors=True)
 
 
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="ambara-")).resolve()
+    folder.chmod(0o711)  # the database's user passes through; files with secrets are closed themselves
+    return folder
+
+
 def _clear(folder: Path, *, ephemeral: bool) -> None:
     record = Record.read(folder)
     if record is not None and record.running():
         raise AlreadyRunning(f"A stack already runs in {folder}; stop it with: ambara local down --dir {folder}")
     if record is not None:
         record.sweep(folder)
-    if ephemeral or (record is not None and record.ephemeral):
+    if record is not None and record.ephemeral:
         wipe(folder)
+    if ephemeral and has_data(folder):
+        raise ConfigurationError(
+            f"The folder {folder} holds data that are to be kept; choose another folder for an ephemeral stack."
+        )
 
 
 def _keep_previous_logs(logs: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_language_may_be_written_in_several_ways(language: str) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has what the test must miss")
 def test_an_absent_device_is_said_plainly() -> None:
-    with pytest.raises(ModelError, match="no device cuda that PyTorch can use: choose auto, or .*cpu"):
+    with pytest.raises(ModelError, match=r"no device cuda that PyTorch can use: choose auto, or .*cpu"):
         load_transcriber(WhisperSettings(model=str(BASE), device="cuda"))
 
 

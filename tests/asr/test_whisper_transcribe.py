@@ -84,7 +84,7 @@ def test_confidence_is_the_mean_log_probability_of_what_was_said(
     for clip, draft in pairs:
         ids = torch.tensor([processor.tokenizer(draft.text).input_ids])
         features = processor.feature_extractor(clip.audio, sampling_rate=16_000, return_tensors="pt").input_features
-        with torch.inference_mode():
+        with torch.no_grad():
             logits = model(input_features=features, decoder_input_ids=ids[:, :-1]).logits[0, 3:]
         logits[:, control] = -torch.inf
         logits[0, model.generation_config.begin_suppress_tokens] = -torch.inf

@@ -196,7 +196,7 @@ async def serve(settings: BridgeSettings) -> AsyncIterator[Served]:
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.01)
         try:
             yield Served(bridge, server.servers[0].sockets[0].getsockname()[1])
@@ -208,5 +208,5 @@ async def serve(settings: BridgeSettings) -> AsyncIterator[Served]:
 async def eventually(condition: Any) -> None:
     """Wait until `condition()` is true; fail when it never becomes true."""
     async with asyncio.timeout(GUARD_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is any fact about the bridge
             await asyncio.sleep(0.01)

@@ -42,7 +42,7 @@ def test_excluded_sentences_are_not_spoken() -> None:
 
 
 def test_a_request_that_cannot_be_spoken_says_why() -> None:
-    with pytest.raises(RuntimeError, match="speech synthesis failed .*: KeyError: 'C'$"):
+    with pytest.raises(RuntimeError, match=r"speech synthesis failed .*: KeyError: 'C'$"):
         speak_corpus("C", 1, seed=0)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -129,6 +130,18 @@ async def test_audio_goes_into_the_private_bucket_and_comes_out(
         await stranger.download(key)
     with pytest.raises(StorageApiError):
         await service.download("nothing/here.wav")
+
+
+async def test_a_committed_row_is_heard_through_the_same_url(supabase_client: AsyncClient, db: Connection) -> None:
+    subscribed, heard = asyncio.Event(), asyncio.Queue[dict[str, Any]]()
+    channel = supabase_client.channel("stack")
+    channel.on_system(lambda _message: subscribed.set())
+    channel.on_postgres_changes("INSERT", schema="public", table="clips", callback=heard.put_nowait)
+    await channel.subscribe()
+    async with asyncio.timeout(60):
+        await subscribed.wait()
+        clip = await _clip(supabase_client, await _run(supabase_client))
+        assert (await heard.get())["data"]["record"]["id"] == clip["id"]
 
 
 async def test_truncate_leaves_no_row_and_no_object(clean_stack: LocalStack, supabase_client: AsyncClient) -> None:

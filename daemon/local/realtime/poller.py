@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psycopg
 
 from daemon.local.realtime import catalog, dispatch
-from daemon.local.realtime.catalog import Catalog, Connection
+from daemon.local.realtime.catalog import Catalog, Connection, TableName
 from daemon.local.realtime.faults import Faults
 from daemon.local.realtime.pgoutput import MalformedMessageError
 from daemon.local.realtime.ratelimit import EventRate
@@ -84,7 +84,7 @@ class Poller:
                 async with await catalog.connect(settings, APPLICATION_NAME) as connection:
                     await self._hold_slot(connection)
             except (psycopg.Error, OSError, TimeoutError, MalformedMessageError) as error:
-                log.warning("realtime: the replication slot is away (%s)", error, exc_info=True)
+                log.warning("realtime: the replication slot is away (%s)", type(error).__name__)
             else:
                 return
             finally:
@@ -104,6 +104,7 @@ class Poller:
     async def _hold_slot(self, connection: Connection) -> None:
         """Poll until nobody wants changes any more; any error ends the slot with the connection."""
         settings = self._settings
+        published = await catalog.published_tables(connection, settings.publication)
         slot = f"supabase_realtime_replication_slot_{secrets.token_hex(4)}"
         async with asyncio.timeout(settings.poll_timeout_s):
             await connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput', true)", [slot])
@@ -111,14 +112,13 @@ class Poller:
         self.slot_active = True
         self._attempted.set()
         try:
-            await self._poll(connection, slot)
+            await self._poll(connection, slot, published)
         finally:
             self._attempted.clear()
 
-    async def _poll(self, connection: Connection, slot: str) -> None:
+    async def _poll(self, connection: Connection, slot: str, published: frozenset[TableName]) -> None:
         settings = self._settings
         source = Catalog(connection)
-        published = await catalog.published_tables(connection, settings.publication)
         checked = used = time.monotonic()
         while self._wanted.is_set():
             async with asyncio.timeout(settings.poll_timeout_s):
@@ -152,12 +152,10 @@ class Poller:
         batch = dispatch.Batch(connection, self._registry, self._settings.max_record_bytes)
         try:
             deliveries = await batch.deliveries(source, kept)
-        except psycopg.Error as error:
-            if connection.closed:
-                raise
-            log.warning("realtime: a batch of %d rows is lost (%s)", len(kept), type(error).__name__)
+        except psycopg.Error:
+            # Such as a policy that raises. PostgreSQL drops a session's temporary slots on any error.
             self.counters.rows_dropped += len(kept)
-            return
+            raise
         rate.add(sum(len(ids) for _, _, _, ids in deliveries), time.monotonic())
         for at, (subscriber, kind, data, ids) in enumerate(deliveries, start=1):
             subscriber.deliver(kind, data, ids)

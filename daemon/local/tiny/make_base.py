@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.console import Console
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import SAMPLE_RATE
 from daemon.asr.whisper.config import WhisperSettings
-from daemon.local.speech import LONGEST_S, Utterance, speak_corpus
+from daemon.local.speech import LONGEST_S, Utterance, concatenate, silence, speak_corpus
 from daemon.local.tiny.processor import build_processor, generation_config
 
 LANGUAGE = "mg"
@@ -37,6 +38,8 @@ class Recipe:
     clips: int = 3200
     rambling: float = 0.25
     """Share of clips with loose words: it makes the pieces of long recordings intelligible."""
+    late: float = 0.33
+    """Share of clips that begin somewhere later in the window, after silence, as such pieces do."""
     epochs: float = 18
     batch_size: int = 16
     learning_rate: float = 3e-3
@@ -122,7 +125,7 @@ def _train(recipe: Recipe, clips: Sequence[Utterance], out: Path) -> None:
             use_cpu=True,
         )
         trainer = Seq2SeqTrainer(
-            model=model, args=arguments, train_dataset=_rows(processor, clips), data_collator=_collate
+            model=model, args=arguments, train_dataset=_rows(recipe, processor, clips), data_collator=_collate
         )
         trainer.train()
     model.save_pretrained(out)
@@ -158,11 +161,14 @@ def _fresh_model(recipe: Recipe, tokenizer: Any) -> Any:
     return model
 
 
-def _rows(processor: Any, clips: Sequence[Utterance]) -> list[dict[str, Any]]:
+def _rows(recipe: Recipe, processor: Any, clips: Sequence[Utterance]) -> list[dict[str, Any]]:
+    rng = Random(recipe.seed)  # noqa: S311 - reproducible on purpose
     processor.tokenizer.set_prefix_tokens(language=LANGUAGE, task="transcribe")
     rows = []
     for clip in clips:
-        features = processor.feature_extractor(clip.audio, sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        wait = rng.uniform(0, LONGEST_S - clip.seconds) if rng.random() < recipe.late else 0.0
+        audio = concatenate([silence(wait), clip.audio], pause_s=0)
+        features = processor.feature_extractor(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt")
         # The model puts <|startoftranscript|> in front of the labels itself.
         labels = processor.tokenizer(clip.text).input_ids[1:]
         rows.append({"input_features": features.input_features[0], "labels": labels})
