@@ -373,8 +373,9 @@ async def select(client: AsyncClient, table: str) -> list[Row]:
     try:
         return [dict(row) for row in (await client.table(table).select("*").execute()).data]
     except APIError as error:
-        assert error.code == "42501"
-        return []
+        if error.code == "42501":
+            return []
+        raise
 
 
 async def test_corrections_are_counted_by_status_and_text(editor: Editor, db: Database) -> None:

@@ -121,6 +121,15 @@ def test_a_decoder_that_runs_full_is_flagged(market: Sequence[Utterance], monkey
     assert market[0].text.startswith(draft.text)
 
 
+def test_a_model_that_says_nothing_heard_silence(market: Sequence[Utterance]) -> None:
+    """Every byte is suppressed, so the end token is all that remains."""
+    transcriber = load_transcriber(SETTINGS)
+    generation = transcriber._listener._model.generation_config
+    generation.suppress_tokens = [token for token in range(363) if token != generation.eos_token_id]
+    generation.begin_suppress_tokens = None
+    assert transcriber.transcribe([market[0].audio]) == [Draft("", None, ("silence",))]
+
+
 class _SmallDevice:
     """Stands before the encoder and asks the CPU's allocator for an absurd block when a batch is too large."""
 

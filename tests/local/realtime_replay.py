@@ -20,7 +20,7 @@ import psycopg
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.local.realtime_support import Client, Served, bind, token
+from tests.local.realtime_support import Client, Served, bind, eventually, token
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 _CONTROL = {"phx_reply", "phx_close", "system", "presence_state"}
@@ -197,8 +197,21 @@ class Replay:
             return
         topic, event = (frame[2], frame[3]) if isinstance(frame, list) and len(frame) == 5 else _head(frame)
         if event == "phx_join":
+            await self._settle()
             self._by_topic[topic] = self._latest
         await self._by_topic.get(topic, self._latest).send(self._with_tokens(json.dumps(frame)))
+
+    async def _settle(self) -> None:
+        """Until the bridge has read what was committed so far, which took the real client's pauses."""
+        row = self._db.execute("select pg_current_wal_lsn()").fetchone()
+        await eventually(
+            lambda: (
+                self._db.execute(
+                    "select coalesce(bool_and(confirmed_flush_lsn >= %s), true) from pg_replication_slots", row
+                ).fetchone()
+                == (True,)
+            )
+        )
 
     async def _receive(self, expected: Any) -> None:
         assert self._latest is not None

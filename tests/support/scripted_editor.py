@@ -104,8 +104,8 @@ class Editor:
 
     async def save(self, clip: Row, text: str) -> None:
         """Save: the correction, then in a second request its history."""
-        change = {"corrected_transcription": text, "status": "corrected", "corrected_at": _now(), "corrected_by": "rasoa"}
-        await self._update(clip["id"], change)
+        correction = {"corrected_transcription": text, "status": "corrected"}
+        await self._update(clip["id"], {**correction, "corrected_at": _now(), "corrected_by": "rasoa"})
         edit = {"clip_id": clip["id"], "editor_id": "rasoa", "field": "corrected_transcription", "new_value": text}
         await self._insert(self.person, "clip_edits", [edit])
 

@@ -73,9 +73,9 @@ class WhisperTranscriber(Transcriber):
     def _draft(self, parts: Sequence[Heard | None]) -> Draft:
         heard = [part for part in parts if part is not None]
         chunked = [guards.CHUNKED] if len(parts) > 1 else []
-        if not heard:
-            return Draft("", None, (guards.SILENCE, *chunked))
         raw = guards.clean(stitch(part.text for part in heard))
+        if not raw:
+            return Draft("", None, (guards.SILENCE, *chunked))
         text = guards.cut_loop(raw)
         confidence = sum(part.log_probability for part in heard) / sum(part.tokens for part in heard)
         flags = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from daemon.local.realtime import catalog, registry
 from daemon.local.realtime.catalog import Catalog, Connection, TableFacts
 from daemon.local.realtime.changes import Change, Renderer, from_message
 from daemon.local.realtime.pgoutput import Begin, Delete, Insert, Relation, Update, parse
-from daemon.local.realtime.registry import Registry, Subscriber
+from daemon.local.realtime.registry import Subscriber
 from daemon.local.realtime.subscribe import Target
 
 _BREATHE_EVERY = 100
@@ -38,15 +38,16 @@ def read_changes(batch: Sequence[bytes]) -> list[Change]:
 class Batch:
     """What holds for every row of one polled batch: the subscribers' roles and how they stand to row security."""
 
-    def __init__(self, connection: Connection, subscribers: Registry, max_bytes: int) -> None:
+    def __init__(self, connection: Connection, subscribers: Iterable[Subscriber], max_bytes: int) -> None:
         self._connection = connection
-        self._subscribers = subscribers
+        # Whoever joins while the batch is worked on hears of later ones.
+        self._subscribers = tuple(subscribers)
         self._max_bytes = max_bytes
         self._above_row_security: frozenset[str] = frozenset()
 
     async def deliveries(self, source: Catalog, changes: Sequence[Change]) -> list[Delivery]:
         """Every frame of the batch. An error on any row loses the whole batch for everyone, as on the real server."""
-        roles = self._subscribers.roles()
+        roles = sorted({subscriber.role for subscriber in self._subscribers})
         self._above_row_security = await catalog.bypasses_row_security(self._connection, roles)
         tables = {oid: await source.table(oid, roles) for oid in {change.relation for change in changes}}
         result: list[Delivery] = []

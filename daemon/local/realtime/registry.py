@@ -51,9 +51,6 @@ class Registry:
     def __iter__(self) -> Iterator[Subscriber]:
         return iter(tuple(self._subscribers))
 
-    def roles(self) -> list[str]:
-        return sorted({subscriber.role for subscriber in self._subscribers})
-
 
 def covered(targets: Iterable[Target], change: Change) -> list[Target]:
     """The targets of one channel for this event on this table, whatever their filters say."""
