@@ -64,7 +64,7 @@ def stack() -> Iterator[AnyStack]:
     if url and key and db_url:
         with psycopg.connect(db_url, autocommit=True) as connection:
             _must_be_empty(connection)
-            origin.prepare(connection, minimal=False)
+        origin.prepare(db_url, minimal=False)
         external = ExternalStack(url=url, service_role_key=key, db_url=db_url)
         yield external
         external.truncate()

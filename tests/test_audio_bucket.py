@@ -157,6 +157,10 @@ FAILURES = {
         told("400 Bad Request", statusCode="403", error="Unauthorized", message="new row violates"),
         "storage-denied",
     ),
+    "403 told by number alone": (
+        told("400 Bad Request", statusCode="403", code="AccessDenied", message="?"),
+        "storage-denied",
+    ),
     "bad token": (
         told("400 Bad Request", statusCode="400", error="InvalidJWT", message="jwt expired"),
         "storage-denied",
@@ -179,7 +183,7 @@ FAILURES = {
     "204": (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", "storage-unavailable"),
     "endless error": (reply(b"{" * 100_000, "400 Bad Request"), "storage-unavailable"),
     "deep error": (reply(b"[" * 8_000, "400 Bad Request"), "storage-unavailable"),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n", "storage-unavailable"),
+    "no HTTP, and an echo": (f"You sent {KEY}\r\n".encode(), "storage-unavailable"),
     "nothing": (b"", "storage-unavailable"),
     "cut in the head": (b"HTTP/1.1 200 OK\r\nContent-Le", "storage-unavailable"),
     "cut in the body": (reply(bytes(500_000))[:300_000], "storage-unavailable"),
@@ -219,21 +223,26 @@ async def test_a_server_that_is_not_there(origin: Origin) -> None:
     assert await failure(gone) == "storage-unavailable"
 
 
-async def test_too_large_is_seen_while_it_comes(origin: Origin) -> None:
-    """A server that never stops is left as soon as the limit is passed."""
+@pytest.mark.parametrize(("status", "expected"), [(200, "audio-too-large"), (400, "storage-unavailable")])
+async def test_a_server_that_never_stops_is_left(origin: Origin, status: int, expected: str) -> None:
+    """As soon as the limit is passed, for a file and for an error."""
     written = 0
 
     async def pour(writer: asyncio.StreamWriter) -> None:
         nonlocal written
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} Said\r\n\r\n".encode())
         while True:
             writer.write(bytes(1 << 16))
             await writer.drain()
             written += 1 << 16
 
     origin.answer = pour
-    assert await failure(origin, max_bytes=2_000_000) == "audio-too-large"
+    async with asyncio.timeout(30):
+        assert await failure(origin, max_bytes=2_000_000) == expected
     assert written < 50_000_000
+
+
+async def test_the_limit_is_inclusive(origin: Origin) -> None:
     origin.answer = reply(bytes(1_000))
     assert await failure(origin, max_bytes=999) == "audio-too-large"
     async with bucket_at(origin, max_bytes=1_000) as bucket:

@@ -159,7 +159,7 @@ HOSTILE = {
     "FLAC mark alone": (b"fLaC", "audio-not-audio"),
     "Ogg mark alone": (b"OggS", "audio-not-audio"),
     "ID3 and text": (b"ID3\x04\0\0\0\0\0\0" + b"text " * 100, "audio-not-audio"),
-    "a rarer format behind ID3": (b"ID3\x04\0\0\0\0\0\0" + sound(format="AU"), "audio-not-audio"),
+    "a rarer format behind ID3": (b"ID3\x04\0\0\0\0\0\n" + bytes(10) + sound(format="AU"), "audio-not-audio"),
     "a rarer format": (sound(format="AIFF"), "audio-not-audio"),
     "5,000 empty chunks": (wav(b"")[:36] + b"junk\0\0\0\0" * 5_000 + wav(bytes(4_000))[36:], "audio-not-audio"),
     "no frames": (wav(b""), "audio-empty"),

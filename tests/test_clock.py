@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import daemon.clock
 from daemon.clock import Clock
 
-GUARD_S = 20.0
+GUARD_S = 6.0
 """Only a test that would fail anyway waits for so long."""
 
 

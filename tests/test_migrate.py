@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from daemon import migrate
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.local.origin import origin_sql
+from daemon.local.process import wait_until
 from daemon.local.stack import LocalStack
 
 NAMES = [f"{each.version}_{each.name}" for each in migrate.migrations()]
@@ -142,22 +142,18 @@ def test_a_reload_is_announced(dataset: str) -> None:
 
 def test_two_at_once(dataset: str) -> None:
     """The second waits for the first, and then leaves out what that one has applied."""
-    applied: list[str] = []
-    second = threading.Thread(target=lambda: applied.extend(migrate.apply(dataset)))
-    with psycopg.connect(dataset) as first:
-        first.execute("select pg_advisory_xact_lock(hashtext('ambara_migrate'))")
-        second.start()
-        deadline = time.monotonic() + 30
-        waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
-        while not sql(dataset, waiting):
-            assert time.monotonic() < deadline, "the second does not wait"
-        version = NAMES[0][:14]
-        first.execute(migrate.migrations()[0].sql.encode())
-        first.execute("create schema supabase_migrations")
-        first.execute("create table supabase_migrations.schema_migrations (version text primary key)")
-        first.execute("insert into supabase_migrations.schema_migrations values (%s)", [version])
-    second.join(60)
-    assert applied == NAMES[1:]
+    waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(dataset) as first:
+            first.execute("select pg_advisory_xact_lock(hashtext('ambara_migrate'))")
+            second = pool.submit(migrate.apply, dataset)
+            assert wait_until(lambda: second.done() or bool(sql(dataset, waiting)), 30)
+            assert not second.done(), second.result()
+            first.execute(migrate.migrations()[0].sql.encode())
+            first.execute("create schema supabase_migrations")
+            first.execute("create table supabase_migrations.schema_migrations (version text primary key)")
+            first.execute("insert into supabase_migrations.schema_migrations values (%s)", [NAMES[0][:14]])
+        assert second.result(60) == NAMES[1:]
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:

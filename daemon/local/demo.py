@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.errors import TemporaryError
+from daemon.local.resident import running_daemon
 from daemon.local.speech import Utterance, speak_corpus, wav_bytes
 from daemon.local.stack import LocalStack
 from daemon.supabase_client import AsyncClient, connect, http_client
 
-BASE_MODEL = Path(__file__).parent / "tiny" / "base"
-READY_WITHIN_S = 150.0
 DRAFTED_WITHIN_S = 120.0
-GOODBYE_S = 20.0
 SEED = 20_261
 
 Row = dict[str, Any]
@@ -134,7 +128,7 @@ async def play(clips: int, folder: Path, show: Show) -> Story:
             client = await connect(stack.url, stack.service_role_key, http)
             show.phase("Starting the daemon (it says READY when the model is hot)")
             began = time.monotonic()
-            async with _daemon(stack, folder):
+            async with running_daemon(stack, folder):
                 story.seconds["daemon"] = round(time.monotonic() - began, 2)
                 with story.timed("drafting"):
                     await _act(client, spoken, story, show)
@@ -232,54 +226,3 @@ async def _look_back(client: AsyncClient, story: Story) -> None:
     draft = {row["clip_id"]: row for row in drafts}
     for clip in story.clips:
         clip.after, clip.draft = after[clip.id], draft.get(clip.id, {})
-
-
-@asynccontextmanager
-async def _daemon(stack: LocalStack, folder: Path) -> AsyncIterator[None]:
-    """A daemon of its own process, ready."""
-    config = folder / "ambara.toml"
-    config.write_text(f'[model]\nbase = "{BASE_MODEL}"\nlanguage = "mg"\n', encoding="utf-8")
-    address = folder / "notify.sock"
-    env = {
-        **os.environ,
-        "SUPABASE_URL": stack.url,
-        "SUPABASE_SERVICE_ROLE_KEY": stack.service_role_key,
-        "STATE_DIRECTORY": str(folder / "state"),
-        "NOTIFY_SOCKET": str(address),
-        "HF_HUB_OFFLINE": "1",
-    }
-    log = folder / "daemon.log"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as out:
-        notify.bind(str(address))
-        notify.setblocking(False)
-        command = [sys.executable, "-m", "daemon", "--config", str(config), "run"]
-        child = subprocess.Popen(command, env=env, stdout=out, stderr=out)  # noqa: ASYNC220, S603 - returns at once; our own words
-        try:
-            await _ready(notify, child, log)
-            yield
-        finally:
-            child.terminate()
-            try:
-                await asyncio.to_thread(child.wait, GOODBYE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-async def _ready(notify: socket.socket, child: subprocess.Popen[bytes], log: Path) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + READY_WITHIN_S
-    while loop.time() < deadline:
-        if child.poll() is not None:
-            break
-        try:
-            async with asyncio.timeout(0.5):
-                if b"READY=1" in await loop.sock_recv(notify, 4096):
-                    return
-        except TimeoutError:
-            continue
-    raise TemporaryError(f"The daemon did not become ready: {_last_line(log)}")
-
-
-def _last_line(log: Path) -> str:
-    return log.read_text(errors="replace").strip().rpartition("\n")[2] or "it said nothing"

@@ -139,11 +139,10 @@ def _has_body(headers: Mapping[str, str]) -> bool:
 
 
 def _target(request: Request) -> bytes:
-    """Path and query as they were written, without the key, which Lite would take for a filter."""
+    """Path and query as they were written."""
     path: bytes = request.scope["raw_path"]
     query: bytes = request.scope["query_string"]
-    kept = b"&".join(part for part in query.split(b"&") if not part.startswith(b"apikey="))
-    return path + b"?" + kept if kept else path
+    return path + b"?" + query if query else path
 
 
 def _unauthorized(message: str, hint: str) -> Response:

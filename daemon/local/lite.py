@@ -69,19 +69,26 @@ class Lite:
         env = {"PATH": os.defpath, "HOME": str(self._home), "NO_COLOR": "1", **switches}
         self._child = self._nursery.spawn(command, log=self.log, env=env, cwd=self._home)
 
-    def wait(self) -> None:
-        """Wait until it answers; TemporaryError if it does not come up."""
+    def wait(self, service_role_key: str) -> None:
+        """Wait until it knows the tables; TemporaryError if it does not come up.
+
+        It reads the catalog for the first request that needs it. If the database were away at that moment, it would
+        say that there is no such table, where later it says that something is wrong.
+        """
+
+        def knows_tables() -> bool:
+            headers = {"apikey": service_role_key, "Authorization": f"Bearer {service_role_key}"}
+            try:
+                answer = httpx.get(f"{self.url}/rest/v1/clips?limit=0", headers=headers, timeout=10, trust_env=False)
+            except httpx.TransportError:
+                return False
+            return answer.is_success
+
         if self._child is not None:
-            wait_ready(self._child, "The REST and Storage server", self.log, self._answers, timeout_s=60)
+            wait_ready(self._child, "The REST and Storage server", self.log, knows_tables, timeout_s=60)
 
     def stop(self) -> None:
         """Stop it; requests in flight are cut."""
         child, self._child = self._child, None
         if child is not None:
             stop_child(child, (signal.SIGTERM, 3.0))
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/auth/v1/health", timeout=5).is_success
-        except httpx.TransportError:
-            return False

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from daemon import migrate
+
 _HERE = Path(__file__).parent
-_PACKAGED = _HERE.parent / "_migrations"
-_CHECKOUT = _HERE.parents[1] / "supabase" / "migrations"
 
 
 def platform_sql() -> str:
@@ -27,23 +27,16 @@ def storage_sql() -> str:
     return _read("storage")
 
 
-def migration_files() -> list[Path]:
-    """Ambara's migrations in the order of their names, from the package or the checkout."""
-    folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-    return sorted(folder.glob("*.sql"))
-
-
-def prepare(connection: psycopg.Connection[tuple[object, ...]], *, minimal: bool) -> None:
+def prepare(db_url: str, *, minimal: bool) -> None:
     """Bring a database to where the daemon can use it, one transaction a step; a second call changes nothing."""
-    with connection.transaction():
-        connection.execute(platform_sql().encode())
-    with connection.transaction():
-        present = connection.execute("select to_regclass('public.clips') is not null").fetchone()
-        if present != (True,):
-            connection.execute(origin_sql(minimal=minimal).encode())
-    for file in migration_files():
+    with psycopg.connect(db_url, autocommit=True) as connection:
         with connection.transaction():
-            connection.execute(file.read_bytes())
+            connection.execute(platform_sql().encode())
+        with connection.transaction():
+            present = connection.execute("select to_regclass('public.clips') is not null").fetchone()
+            if present != (True,):
+                connection.execute(origin_sql(minimal=minimal).encode())
+    migrate.apply(db_url)
 
 
 def empty(db_url: str, url: str, service_role_key: str) -> None:

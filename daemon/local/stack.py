@@ -155,7 +155,7 @@ class LocalStack:
         self.lite.stop()
         self.lite.start(db_url=self.db_url, jwt_secret=self.jwt_secret)
         self._remember()
-        self.lite.wait()
+        self.lite.wait(self.service_role_key)
 
     def stop_gateway(self) -> None:
         """Take the whole URL away: REST, Storage and every Realtime socket."""
@@ -183,8 +183,7 @@ class LocalStack:
         clock = _Stopwatch(self._report)
         _keep_previous_logs(self.folder / "logs")
         self.start_postgres()
-        with psycopg.connect(self.db_url, autocommit=True) as connection:
-            origin.prepare(connection, minimal=minimal)
+        origin.prepare(self.db_url, minimal=minimal)
         clock.say("PostgreSQL with the editor's tables and Ambara's migrations")
         self._spawn_gateway()
         self.reload_api()

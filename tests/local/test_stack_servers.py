@@ -70,11 +70,17 @@ def test_a_killed_database_and_gateway_are_started_again(breakable: LocalStack) 
     assert wait_until(lambda: _runs(breakable).status_code == 200, 30)
 
 
+def test_a_fresh_api_server_does_not_mistake_an_outage_for_a_missing_table(breakable: LocalStack) -> None:
+    breakable.reload_api()
+    breakable.stop_postgres()
+    assert _runs(breakable).status_code >= 500
+
+
 def test_preparing_a_database_twice_changes_nothing(blank_database: str) -> None:
+    origin.prepare(blank_database, minimal=False)
     with psycopg.connect(blank_database, autocommit=True) as connection:
-        origin.prepare(connection, minimal=False)
         before = _catalog(connection)
-        origin.prepare(connection, minimal=False)
+        origin.prepare(blank_database, minimal=False)
         assert _catalog(connection) == before
 
 
