@@ -83,7 +83,7 @@ class _Every(BaseTrigger):  # type: ignore[misc]  # the package has no types
         self._range_s = (seconds * (1.0 - jitter_fraction), seconds * (1.0 + jitter_fraction))
 
     def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
-        return (_previous or now) + timedelta(seconds=random.uniform(*self._range_s))  # noqa: S311 - no secret
+        return now + timedelta(seconds=random.uniform(*self._range_s))  # noqa: S311 - no secret
 
 
 def offset_s() -> float:

@@ -183,7 +183,7 @@ FAILURES = {
     "204": (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", "storage-unavailable"),
     "endless error": (reply(b"{" * 100_000, "400 Bad Request"), "storage-unavailable"),
     "deep error": (reply(b"[" * 8_000, "400 Bad Request"), "storage-unavailable"),
-    "no HTTP, and an echo": (f"You sent {KEY}\r\n".encode(), "storage-unavailable"),
+    "no HTTP, and an echo": (f"You sent {KEY}\r\n\r\n".encode(), "storage-unavailable"),
     "nothing": (b"", "storage-unavailable"),
     "cut in the head": (b"HTTP/1.1 200 OK\r\nContent-Le", "storage-unavailable"),
     "cut in the body": (reply(bytes(500_000))[:300_000], "storage-unavailable"),

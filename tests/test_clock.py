@@ -106,9 +106,9 @@ async def test_a_wall_clock_that_is_set_back_does_not_stop_the_turns(wall: Wall,
         await turns.more(5)
 
 
-async def test_turns_missed_by_years_are_not_caught_up_with(wall: Wall) -> None:
-    """A machine without a clock battery wakes in 1970 and is set right a minute later."""
-    wall.shift = timedelta(days=-20_000)
+async def test_missed_turns_are_not_counted_one_by_one(wall: Wall) -> None:
+    """A machine without a clock battery wakes in 1970 and is set right a minute later: two days show it already."""
+    wall.shift = timedelta(days=-2)
     turns = Turns()
     with Clock() as clock:
         clock.every(0.05, 0.2, turns, "test")

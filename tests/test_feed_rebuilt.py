@@ -15,7 +15,7 @@ from daemon.local.realtime import BridgeSettings, RealtimeBridge, uvicorn_option
 from daemon.local.stack import LocalStack
 from handlers.events import Event, SweepDue
 
-GUARD_S = 12.0
+GUARD_S = 30.0
 
 
 @asynccontextmanager
