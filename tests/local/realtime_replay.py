@@ -111,6 +111,7 @@ class Replay:
         self._run_id = str(uuid4())
         self._note = ""
         self._latest: Client | None = None
+        self._arrays = False
         self._by_topic: dict[str, Client] = {}
         self._waiting: dict[tuple[str, bool], deque[Any]] = {}
         self.refusals: list[dict[str, Any]] = []
@@ -130,6 +131,7 @@ class Replay:
                 if direction == "note" and until is not None and frame.startswith(until):
                     break
                 await self._step(stack, direction, frame)
+            await self._nothing_left()
 
     async def _step(self, stack: AsyncExitStack, direction: str, frame: Any) -> None:
         if direction == "note":
@@ -159,6 +161,8 @@ class Replay:
                 self._run_id = str(row[0])
 
     async def _connect(self, stack: AsyncExitStack, request: str) -> None:
+        await self._nothing_left()
+        self._arrays = "vsn=2" in request
         path = self._with_tokens(request.removeprefix("GET ").removesuffix(" HTTP/1.1"))
         headers = {"x-api-key": token()} if "x-api-key" in self._note else None
         try:
@@ -182,13 +186,23 @@ class Replay:
             )
         else:
             self._latest = Client(socket)
-            self._waiting.clear()
 
     def _check_handshake(self, expected: dict[str, Any]) -> None:
         if expected["http"].startswith("HTTP/1.1 101"):
             assert self._latest is not None
         else:
             assert self.refusals.pop() == expected, self._note
+
+    async def _nothing_left(self) -> None:
+        """The bridge has said nothing on the latest socket that the real server did not say."""
+        await self._settle()
+        if self._latest is None:
+            return
+        objects = '{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"last"}'
+        await self._latest.send('[null,"last","phoenix","heartbeat",{}]' if self._arrays else objects)
+        while _stream(frame := await self._latest.receive())[0] != "phoenix":
+            self._waiting.setdefault(_stream(frame), deque()).append(frame)
+        assert not any(self._waiting.values()), self._waiting
 
     async def _send(self, frame: Any) -> None:
         assert self._latest is not None
