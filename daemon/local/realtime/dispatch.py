@@ -60,13 +60,20 @@ class Batch:
         return result
 
     async def _of_change(self, change: Change, facts: TableFacts) -> list[Delivery]:
+        concerned = [
+            (subscriber, targets)
+            for subscriber in self._subscribers
+            if (targets := registry.covered(subscriber.targets, change))
+        ]
+        if not concerned:
+            return []
         renderer = Renderer(change, facts, self._max_bytes)
         rendered: dict[tuple[str, tuple[str, ...] | None], str] = {}
         allowed: dict[tuple[str, str], bool] = {}
         result: list[Delivery] = []
-        for subscriber in self._subscribers:
-            targets = registry.covered(subscriber.targets, change)
-            if targets and renderer.error(subscriber.role) is None:
+        for subscriber, covered in concerned:
+            targets = covered
+            if renderer.error(subscriber.role) is None:
                 targets = registry.passing(targets, change)
                 who = (subscriber.role, subscriber.claims_json)
                 if targets and who not in allowed:

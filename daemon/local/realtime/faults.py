@@ -77,6 +77,8 @@ class Faults:
         numbers = (seconds, count, delay_s)
         if any(isinstance(number, bool) or (number is not None and not 0 <= number <= 86_400) for number in numbers):
             raise ValueError("Use numbers from 0 to 86400 for seconds, count and delay_s.")
+        if count is not None and not isinstance(count, int):
+            raise ValueError("Use a whole number for count.")
         if status not in (401, 500, 503) or code not in (1000, 1001, 1011, 1012):
             raise ValueError("Use status 401, 500 or 503, and code 1000, 1001, 1011 or 1012.")
         until = None if seconds is None else time.monotonic() + seconds

@@ -17,7 +17,6 @@ import psycopg
 from daemon.local.realtime import catalog, dispatch
 from daemon.local.realtime.catalog import Catalog, Connection, TableName
 from daemon.local.realtime.faults import Faults
-from daemon.local.realtime.pgoutput import MalformedMessageError
 from daemon.local.realtime.ratelimit import EventRate
 from daemon.local.realtime.registry import Registry
 from daemon.local.realtime.settings import BridgeSettings
@@ -66,7 +65,6 @@ class Poller:
         self.counters.gave_up += 1
         self._registry.forget_all()
         self._wanted.clear()
-        self._attempted.clear()
 
     async def run(self) -> None:
         """For as long as the bridge lives."""
@@ -83,7 +81,7 @@ class Poller:
             try:
                 async with await catalog.connect(settings, APPLICATION_NAME) as connection:
                     await self._hold_slot(connection)
-            except (psycopg.Error, OSError, TimeoutError, MalformedMessageError) as error:
+            except (psycopg.Error, OSError, TimeoutError, ValueError) as error:
                 log.warning("realtime: the replication slot is away (%s)", type(error).__name__)
             else:
                 return
@@ -91,12 +89,14 @@ class Poller:
                 self.slot_active = False
             if self.counters.slots_created > made:
                 away_since, pause = None, settings.reconnect_min_s
+            else:
+                # Whoever waits for this attempt has its answer, and it is not an honest one.
+                self._attempted.set()
             now = time.monotonic()
             away_since = away_since or now
-            # Whoever waits for the first attempt has its answer, and it is not an honest one.
-            self._attempted.set()
             if self._faults.active("deaf_after_outage") or now - away_since >= settings.give_up_after_s:
                 self.deafen()
+                self._attempted.clear()
                 return
             await asyncio.sleep(pause)
             pause = min(pause * 2, settings.reconnect_max_s)

@@ -34,22 +34,26 @@ class Session:
         self._tasks = asyncio.TaskGroup()
         self._children: set[asyncio.Task[None]] = set()
         self._channelless_since = time.monotonic()
+        self._ended = False
 
     async def run(self) -> None:
         """Until either side ends the connection. The handshake is already accepted."""
-        try:
-            async with self._tasks:
-                self._spawn(self._write())
-                self._spawn(self._watch())
+        async with self._tasks:
+            self._spawn(self._write())
+            self._spawn(self._watch())
+            try:
                 await self._read()
+            finally:
+                # Nobody may start new work for this socket from here on.
+                self._ended = True
+                for channel in self.channels.values():
+                    channel.forget()
                 for child in tuple(self._children):
                     child.cancel()
-        finally:
-            for channel in self.channels.values():
-                channel.forget()
 
     def close_soon(self, code: int) -> None:
-        self._spawn(self._close(code))
+        if not self._ended:
+            self._spawn(self._close(code))
 
     def stale_close(self) -> None:
         """A `phx_close` for a join that is over, to every channel; the channels themselves live on."""
