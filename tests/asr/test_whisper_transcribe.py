@@ -57,7 +57,7 @@ def test_long_recordings_are_cut_heard_and_stitched(transcriber: Transcriber, ma
     groups = [market[at : at + 6] for at in range(0, 36, 6)]
     drafts = transcriber.transcribe([concatenate([clip.audio for clip in group]) for group in groups])
     assert word_error_rate([" ".join(words_of(group)) for group in groups], texts(drafts)) < 0.2
-    assert all(draft.flags == ("chunked",) for draft in drafts)
+    assert all("chunked" in draft.flags and "silence" not in draft.flags for draft in drafts)
 
 
 def test_silence_and_steady_noise_give_an_empty_draft(transcriber: Transcriber, market: Sequence[Utterance]) -> None:
@@ -109,6 +109,18 @@ def test_the_no_speech_rule_needs_both_its_halves(
     guards = GuardSettings(no_speech_probability=probability, no_speech_log_probability=log_probability)
     (draft,) = load_transcriber(replace(SETTINGS, guards=guards)).transcribe([market[0].audio])
     assert (draft == Draft("", None, ("silence",))) == blanked
+
+
+def test_no_speech_is_what_the_model_would_say_before_the_language(market: Sequence[Utterance]) -> None:
+    transcriber = load_transcriber(SETTINGS)
+    (heard,) = transcriber._listener.hear([market[0].audio])
+    processor: Any = WhisperProcessor.from_pretrained(BASE)
+    model: Any = WhisperForConditionalGeneration.from_pretrained(BASE).eval()
+    start, no_speech = processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|nospeech|>"])
+    features = processor.feature_extractor(market[0].audio, sampling_rate=16_000, return_tensors="pt").input_features
+    with torch.no_grad():
+        logits = model(input_features=features, decoder_input_ids=torch.tensor([[start]])).logits
+    assert heard.no_speech == pytest.approx(float(logits[0, 0].softmax(-1)[no_speech]), rel=1e-3)
 
 
 def test_a_decoder_that_runs_full_is_flagged(market: Sequence[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
