@@ -60,8 +60,9 @@ class SupabaseSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """The Whisper that drafts."""
+    """The model that drafts."""
 
+    family: _Text = "whisper"
     base: _Text = "openai/whisper-small"
     revision: _Text | None = None
     language: _Text = "mg"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from daemon.asr import families
 from daemon.asr.errors import ModelError
 from daemon.asr.transcriber import Transcriber
 from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
@@ -43,20 +44,9 @@ def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
     """A function that loads the model; call it in the thread that will own it."""
 
     def make() -> Transcriber:
-        from daemon.asr.whisper.config import WhisperSettings
-        from daemon.asr.whisper.load import load_transcriber  # torch comes in here
-
+        options = model.model_dump(exclude={"family", "base"})
         try:
-            return load_transcriber(
-                WhisperSettings(
-                    model=model.base,
-                    revision=model.revision,
-                    language=model.language,
-                    task=model.task,
-                    device=model.device,
-                    dtype=model.dtype,
-                )
-            )
+            return families.load(model.family, {"model": model.base, **options})
         except ModelError as error:
             raise ConfigurationError(str(error), reason="model") from None
 
