@@ -20,7 +20,7 @@ help: ## Show this.
 setup: $(STAMP) ## Make the virtual environment.
 
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { rm -rf $(VENV); echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 ifeq ($(HAS_GPU),)
 	$(PIP) install --quiet '$(TORCH_CPU)' || $(PIP) install --quiet '$(TORCH)'

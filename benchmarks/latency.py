@@ -45,7 +45,7 @@ async def measure(stack: LocalStack, utterances: list[Utterance], folder: Path) 
                 insert = "insert into clips (run_id, file_name, duration_sec) values (%s, %s, %s)"
                 db.execute(insert, row)
                 began = time.monotonic()
-                while not drafted(db, run["id"], name) and time.monotonic() - began < GIVE_UP_S:
+                while not drafted(db, run["id"], name) and time.monotonic() - began < GIVE_UP_S:  # noqa: ASYNC110
                     await asyncio.sleep(0.002)
                 seconds.append(time.monotonic() - began)
     return seconds

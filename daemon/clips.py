@@ -6,8 +6,8 @@ knows whether it was carried out. `ambara_submit` is the only way in this projec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import httpx
 from postgrest.exceptions import APIError
@@ -23,6 +23,12 @@ SCHEMA_VERSION = 1
 
 _FOREIGN = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})  # function or table unknown
 _DENIED = frozenset({"42501", "PGRST301", "PGRST302", "401", "403"})
+_NO_SUCH_ROLE = "22023"
+"""The server could not become the role that the key names; other functions use this code for their arguments."""
+
+_UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
+"""What comes of reading an answer that some other web server gave."""
+T = TypeVar("T")
 
 MIGRATE = "Apply Ambara's migrations: `ambara migrate` with SUPABASE_DB_URL set, or `supabase db push`."
 
@@ -40,17 +46,20 @@ class ClipStore:
 
     async def check(self, bucket: str) -> None:
         """Raise `ConfigurationError` unless the key is the service role's, and migrations and bucket are there."""
-        role = await self._call("ambara_whoami")
+        role = await self._call("ambara_whoami", {}, str)
         if role in {"anon", "authenticated"}:
             raise ConfigurationError(
                 f"The key speaks for the role {role}, which may not write drafts. "
                 "Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key."
             )
-        found = int(await self._call("ambara_schema_version"))
+        found = await self._call("ambara_schema_version", {}, int)
         if found < SCHEMA_VERSION:
             raise ConfigurationError(
                 f"The database has Ambara's schema {found}, and {SCHEMA_VERSION} is needed. {MIGRATE}"
             )
+        await self._check_bucket(bucket)
+
+    async def _check_bucket(self, bucket: str) -> None:
         try:
             await self._client.storage.get_bucket(bucket)
         except StorageApiError as error:
@@ -65,28 +74,28 @@ class ClipStore:
             raise _translate(error, "Storage") from None
         except ValidationError:  # the bucket is there, with dates in a shape that the client does not read
             pass
+        except _UNREADABLE:
+            raise _not_supabase("Storage") from None
 
     async def register(
         self, name: str, fingerprint: str, detail: Mapping[str, Any], *, go_live: bool
     ) -> tuple[int, ModelVersion | None]:
         """Make a model known. Returns its version number and the version that is live now."""
-        answer = await self._call(
+        return await self._call(
             "ambara_register_model",
             {"p_name": name, "p_fingerprint": fingerprint, "p_detail": dict(detail), "p_go_live": go_live},
+            lambda a: (int(a["version"]), ModelVersion(**a["live"]) if a["live"] else None),
         )
-        live = answer["live"]
-        return int(answer["version"]), ModelVersion(**live) if live else None
 
     async def snapshot(self) -> tuple[int | None, int]:
         """The number of the live version, and how many clips want a draft (counting stops at 1,000)."""
-        answer = await self._call("ambara_snapshot")
-        return answer["live"], int(answer["ready"])
+        return await self._call("ambara_snapshot", {}, lambda a: (a["live"], int(a["ready"])))
 
     async def claim(
         self, version: int, limit: int, lease_s: float, *, manual: bool = False, runs: Sequence[str] | None = None
     ) -> list[Claim]:
         """Claim up to `limit` clips in the editor's order. With `manual`, clips that `version` has not drafted last."""
-        rows = await self._call(
+        return await self._call(
             "ambara_claim",
             {
                 "p_worker": self.worker,
@@ -96,15 +105,12 @@ class ClipStore:
                 "p_manual": manual,
                 "p_runs": list(runs) if runs is not None else None,
             },
+            lambda rows: [_claim(row) for row in rows],
         )
-        return [
-            Claim(r["clip_id"], r["run_id"], r["file_name"], r["duration_sec"], int(r["fence"]), int(r["attempts"]))
-            for r in rows
-        ]
 
     async def submit(self, version: int, drafts: Sequence[Drafted]) -> dict[str, Outcome]:
         """Write drafts under the guard. Returns the outcome for each clip id."""
-        rows = await self._call(
+        return await self._call(
             "ambara_submit",
             {
                 "p_worker": self.worker,
@@ -120,58 +126,87 @@ class ClipStore:
                     for d in drafts
                 ],
             },
+            lambda rows: {row["clip_id"]: Outcome(row["outcome"]) for row in rows},
         )
-        return {r["clip_id"]: Outcome(r["outcome"]) for r in rows}
 
-    async def fail(self, failures: Sequence[Failed]) -> None:
-        """Store why clips could not be drafted, and when to try again."""
+    async def fail(self, failures: Sequence[Failed], *, manual: bool = False) -> None:
+        """Store why clips could not be drafted, and when to try again. With `manual`, only why."""
         items = [
             {
                 "clip_id": f.claim.clip_id,
                 "fence": f.claim.fence,
-                "permanent": f.permanent,
+                "retry": f.retry.value,
                 "reason": f.reason,
                 "message": f.message,
             }
             for f in failures
         ]
-        await self._call("ambara_fail", {"p_worker": self.worker, "p_failures": items})
+        await self._call("ambara_fail", {"p_worker": self.worker, "p_failures": items, "p_manual": manual}, int)
 
     async def renew(self, clip_ids: Sequence[str], lease_s: float) -> None:
         """Hold claims for another `lease_s` seconds."""
-        await self._call("ambara_renew", {"p_worker": self.worker, "p_clips": list(clip_ids), "p_lease_s": lease_s})
+        await self._call(
+            "ambara_renew", {"p_worker": self.worker, "p_clips": list(clip_ids), "p_lease_s": lease_s}, int
+        )
 
     async def release(self, clip_ids: Sequence[str] | None = None) -> None:
         """Give back claims: those named, or all of this worker's."""
         ids = list(clip_ids) if clip_ids is not None else None
-        await self._call("ambara_release", {"p_worker": self.worker, "p_clips": ids})
+        await self._call("ambara_release", {"p_worker": self.worker, "p_clips": ids}, int)
 
     async def beat(self, state: Mapping[str, Any]) -> int:
         """Say what this daemon is doing. Returns the number of the beat, which Realtime brings back."""
-        return int(await self._call("ambara_beat", {"p_worker": self.worker, "p_state": dict(state)}))
+        return await self._call("ambara_beat", {"p_worker": self.worker, "p_state": dict(state)}, int)
 
     async def leave(self) -> None:
         """Take this daemon's row away."""
-        await self._call("ambara_leave", {"p_worker": self.worker})
+        await self._call("ambara_leave", {"p_worker": self.worker}, lambda _: None)
 
     async def count_manual(self, fingerprint: str, runs: Sequence[str]) -> int:
         """How many clips of `runs` a re-draft by this model would draft."""
-        return int(await self._call("ambara_count_manual", {"p_fingerprint": fingerprint, "p_runs": list(runs)}))
+        return await self._call("ambara_count_manual", {"p_fingerprint": fingerprint, "p_runs": list(runs)}, int)
 
     async def runs_labelled(self, label: str) -> list[str]:
         """The ids of the runs with this label. Labels are not unique."""
+        return await self._runs("label", [label])
+
+    async def runs_known(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that are runs."""
+        return await self._runs("id", ids)
+
+    async def _runs(self, column: str, values: Sequence[str]) -> list[str]:
         try:
-            answer = await self._client.table("runs").select("id").eq("label", label).order("id").limit(1000).execute()
+            query = self._client.table("runs").select("id").in_(column, list(values))
+            rows: Any = (await query.order("id").limit(1000).execute()).data
+            return [str(row["id"]) for row in rows]
         except (APIError, httpx.HTTPError) as error:
             raise _translate(error, "runs") from None
-        return [str(cast("dict[str, Any]", row)["id"]) for row in answer.data]
+        except _UNREADABLE:
+            raise _not_supabase("runs") from None
 
-    async def _call(self, function: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    async def _call(self, function: str, arguments: Mapping[str, Any], parse: Callable[[Any], T]) -> T:
+        """Call a function of the database and read its answer."""
         try:
-            answer = await self._client.rpc(function, dict(arguments or {})).execute()
+            return parse((await self._client.rpc(function, dict(arguments)).execute()).data)
         except (APIError, httpx.HTTPError) as error:
             raise _translate(error, function) from None
-        return answer.data
+        except _UNREADABLE:
+            raise _not_supabase(function) from None
+
+
+def _claim(row: Mapping[str, Any]) -> Claim:
+    return Claim(
+        clip_id=row["clip_id"],
+        run_id=row["run_id"],
+        file_name=row["file_name"],
+        duration_s=row["duration_sec"],
+        fence=int(row["fence"]),
+        attempts=int(row["attempts"]),
+    )
+
+
+def _not_supabase(what: str) -> TemporaryError:
+    return TemporaryError(f"What answers for {what} is no Supabase project.", reason="not-supabase")
 
 
 def _translate(error: APIError | httpx.HTTPError, what: str) -> TemporaryError | ConfigurationError:
@@ -181,7 +216,7 @@ def _translate(error: APIError | httpx.HTTPError, what: str) -> TemporaryError |
     code = str(error.code or "")
     if code in _FOREIGN:
         return ConfigurationError(f"The database does not know {what}. {MIGRATE}", reason="migration-missing")
-    if code in _DENIED:
+    if code in _DENIED or (what, code) == ("ambara_whoami", _NO_SUCH_ROLE):
         return ConfigurationError(
             f"The database refuses {what} to this key (code {code}). "
             "Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key.",

@@ -6,6 +6,7 @@ The inbox is a set of kinds of event: a burst of ten thousand is one question.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
@@ -38,7 +39,7 @@ class Dispatcher:
         self.failures = 0
         """Observations that failed in a row."""
         self.decided = 0
-        """Rounds decided since the start: the watchdog and the tests look at it."""
+        """Rounds decided since the start."""
 
     def ring(self, event: Event) -> None:
         """Put an event into the inbox. Call it from the event loop."""
@@ -55,6 +56,7 @@ class Dispatcher:
         """One round. When the truth cannot be read the events stay, and the next round comes after a pause."""
         self._rung.clear()
         events, self._inbox = self._inbox, {}
+        began = time.monotonic()
         try:
             snapshot = await self._observe()
         except AmbaraError as error:
@@ -68,6 +70,8 @@ class Dispatcher:
         self.decided += 1
         for command in handle(list(events), snapshot, self._policy):
             self._start(command)
+        # A look at a long queue takes its time; events come faster than that. Look at most half of the time.
+        await asyncio.sleep(time.monotonic() - began)
 
     def _put_back(self, events: Iterable[Event]) -> None:
         for event in events:

@@ -6,6 +6,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
@@ -69,9 +70,8 @@ class Drafter:
                 result, error = work(), None
             except BaseException as caught:  # handed to the caller, whatever it is
                 result, error = None, caught
-            loop = future.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, result, error)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -58,11 +58,11 @@ class Executor:
             tally = await self._pipeline.turn(Request(command.version, batches=command.batches))
             self._failures = 0
             self.total += tally
-            if tally == Tally():
-                # Something was ready and nothing could be claimed: an editor holds the row, or another worker was
-                # quicker. Asking again at once would be a busy loop.
+            if not tally.written:
+                # Something was ready and nothing was written: an editor holds the row, or another worker was quicker.
+                # Asking again at once would be a busy loop.
                 await asyncio.sleep(IDLE_PAUSE_S)
-            else:
+            if tally != Tally():
                 log.info(
                     "drafted",
                     version=command.version,

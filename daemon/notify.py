@@ -24,14 +24,6 @@ class Notifier:
         """The daemon is at work."""
         self._send("READY=1", _status(status))
 
-    def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
-        self._send(_status(text))
-
-    def watchdog(self) -> None:
-        """Still alive; under ``WatchdogSec=`` the service is restarted when this is not said in time."""
-        self._send("WATCHDOG=1")
-
     def stopping(self) -> None:
         """The daemon is shutting down."""
         self._send("STOPPING=1")

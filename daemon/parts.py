@@ -30,14 +30,25 @@ def audio_reader(supabase: SupabaseSettings, audio: AudioSettings, runs: Mapping
 
 
 async def run_directories(store: ClipStore, run_dirs: Mapping[str, Path]) -> dict[str, Path]:
-    """Run ids for the run ids and labels of `run_dirs`. A label stands for every run that bears it."""
+    """Run ids for the run ids and labels of `run_dirs`.
+
+    Raises `ConfigurationError` where a label does not stand for one run alone: the audio of one would be taken for
+    the other's, because both have a ``clips/clip_00001.wav``.
+    """
     found: dict[str, Path] = {}
     for name, directory in run_dirs.items():
         ids = [name] if _is_uuid(name) else await store.runs_labelled(name)
         if not ids:
             log.warning("no run has this label", label=name, directory=str(directory))
+        if len(ids) > 1:
+            raise ConfigurationError(one_run(len(ids), directory))
         found |= dict.fromkeys(ids, directory)
     return found
+
+
+def one_run(count: int, directory: Path) -> str:
+    """What to say when a directory is given for several runs."""
+    return f"{directory} holds the audio of one run, and {count} runs are meant: name the run by its id."
 
 
 def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -19,12 +19,13 @@ from daemon.audio import MissingAudio
 from daemon.batching import plan_batches
 from daemon.clips import ClipStore
 from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
-from daemon.ports import Claim, Drafted, Failed, Outcome, Tally
+from daemon.ports import Claim, Drafted, Failed, Outcome, Retry, Tally
 
 log = structlog.get_logger(__name__)
 
 BUSY_RETRIES = 5
 BUSY_PAUSE_S = 0.1
+GIVE_BACK_S = 3.0
 UNKNOWN_DURATION_S = 30.0
 """A clip whose row tells no duration is planned for as if it were this long."""
 
@@ -87,95 +88,116 @@ class Pipeline:
         Raises `TemporaryError` or `ConfigurationError` when the database or the storage is away or refuses. Whatever
         ends a turn, what it still holds is given back, or else is free again when the lease ends.
         """
-        held: dict[str, Claim] = {}
-        batches: asyncio.Queue[_Batch | Tally | None] = asyncio.Queue(maxsize=1)
-        total = Tally()
+        turn = _Turn(self._store, self._read, self._ears, self._settings, request)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._produce(request, held, batches))
-                keeper = tasks.create_task(self._keep(held))
-                while (item := await batches.get()) is not None:
-                    total += item if isinstance(item, Tally) else await self._draft(request.version, item, held)
-                    if progress:
-                        progress(total)
-                keeper.cancel()
+            return await turn.run(progress)
         except* AmbaraError as group:
             raise first_error(group) from None
         finally:
-            if held:
-                with suppress(AmbaraError, TimeoutError):
-                    async with asyncio.timeout(3):
-                        await self._store.release(list(held))
+            await turn.give_back()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One turn: its request, and the claims that it holds now."""
+
+    store: ClipStore
+    read: ReadAudio
+    ears: Ears
+    settings: PipelineSettings
+    request: Request
+    held: dict[str, Claim] = field(default_factory=dict)
+
+    async def run(self, progress: Callable[[Tally], None] | None) -> Tally:
+        batches: asyncio.Queue[_Batch | Tally | None] = asyncio.Queue(maxsize=1)
+        total = Tally()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._produce(batches))
+            keeper = tasks.create_task(self._keep())
+            while (item := await batches.get()) is not None:
+                total += item if isinstance(item, Tally) else await self._draft(item)
+                if progress:
+                    progress(total)
+            keeper.cancel()
         return total
 
-    async def _produce(
-        self, request: Request, held: dict[str, Claim], out: asyncio.Queue[_Batch | Tally | None]
-    ) -> None:
-        s = self._settings
+    async def give_back(self) -> None:
+        """Release what is held, if the database can be reached in a moment."""
+        if self.held:
+            with suppress(AmbaraError, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self.store.release(list(self.held))
+
+    async def _produce(self, out: asyncio.Queue[_Batch | Tally | None]) -> None:
+        """Claim, and read the audio of one batch after the other."""
+        s = self.settings
         planned = 0
-        while request.batches is None or planned < request.batches:
-            claims = await self._store.claim(
-                request.version, s.claim_clips, s.lease_s, manual=request.manual, runs=request.runs
-            )
+        while self.request.batches is None or planned < self.request.batches:
+            claims = await self._claim()
             if not claims:
                 break
-            held |= {claim.clip_id: claim for claim in claims}
             lengths = [claim.duration_s or UNKNOWN_DURATION_S for claim in claims]
             plan = plan_batches(lengths, max_clips=s.batch_clips, max_padded=s.batch_seconds)
             planned += len(plan)
             for indices in plan:
                 loaded, failures = await self._load([claims[i] for i in indices])
-                if failures:
-                    await self._note(failures, held)
-                    await out.put(Tally(failed=len(failures)))
+                await out.put(await self._note(failures))
                 if loaded:
                     await out.put(loaded)
+                elif away := next((f for f in failures if f.retry is Retry.SOON), None):
+                    # Not a clip of the batch could be read: it may be the storage. What was tried is out of the way
+                    # for half a minute, so no clip can keep the others waiting.
+                    raise TemporaryError(away.message, reason=away.reason)
         await out.put(None)
 
+    async def _claim(self) -> list[Claim]:
+        """Claim. A cancellation waits for the answer: only what is known to be held can be given back."""
+        r, s = self.request, self.settings
+        asking = self.store.claim(r.version, s.claim_clips, s.lease_s, manual=r.manual, runs=r.runs)
+        claiming = asyncio.get_running_loop().create_task(asking)
+        try:
+            await asyncio.shield(claiming)
+        finally:
+            with suppress(AmbaraError, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    self.held |= {claim.clip_id: claim for claim in await claiming}
+        return claiming.result()
+
     async def _load(self, claims: Sequence[Claim]) -> tuple[_Batch, list[Failed]]:
-        """Read the audio of a batch. Raises when it is not the clips but the storage that fails."""
-        places = asyncio.Semaphore(self._settings.fetches)
+        """Read the audio of a batch."""
+        places = asyncio.Semaphore(self.settings.fetches)
 
         async def read(claim: Claim) -> Waveform | AmbaraError:
             async with places:
                 try:
-                    return await self._read(claim.run_id, claim.file_name)
+                    return await self.read(claim.run_id, claim.file_name)
                 except (TemporaryError, PermanentError) as error:
                     return error
 
         loaded: _Batch = []
         failures: list[Failed] = []
-        environment: list[AmbaraError] = []
         for claim, answer in zip(claims, await asyncio.gather(*map(read, claims)), strict=True):
             if isinstance(answer, AmbaraError):
-                failures.append(Failed(claim, isinstance(answer, PermanentError), answer.reason, str(answer)))
-                if not isinstance(answer, PermanentError | MissingAudio):
-                    environment.append(answer)
+                failures.append(Failed(claim, _retry(answer), answer.reason, str(answer)))
             else:
                 loaded.append((claim, answer))
-        if len(environment) == len(claims):
-            raise environment[0]
         return loaded, failures
 
-    async def _draft(self, version: int, batch: _Batch, held: dict[str, Claim]) -> Tally:
+    async def _draft(self, batch: _Batch) -> Tally:
         drafted, failures = await self._hear(batch)
-        tally = await self._submit(version, drafted, held)
-        if failures:
-            await self._note(failures, held)
-        return tally + Tally(failed=len(failures))
+        return await self._submit(drafted) + await self._note(failures)
 
     async def _hear(self, batch: _Batch) -> tuple[list[Drafted], list[Failed]]:
         """Transcribe a batch, and one by one when the batch fails: one bad clip must not take others with it."""
         try:
-            drafts = await self._ears.transcribe([wave for _, wave in batch])
+            drafts = await self.ears.transcribe([wave for _, wave in batch])
         except Exception as error:
             log.warning("batch failed", clips=len(batch), error=type(error).__name__)
             if len(batch) == 1:
                 # Is it the clip, or the device? A broken device fails on this too, and ends the process.
-                await self._ears.probe()
-                claim = batch[0][0]
+                await self.ears.probe()
                 message = f"The model fails on this clip ({type(error).__name__})."
-                return [], [Failed(claim, permanent=False, reason="model-fails", message=message)]
+                return [], [Failed(batch[0][0], Retry.LATER, "model-fails", message)]
             drafted: list[Drafted] = []
             failures: list[Failed] = []
             for item in batch:
@@ -185,7 +207,7 @@ class Pipeline:
             return drafted, failures
         return [Drafted(claim, draft) for (claim, _), draft in zip(batch, drafts, strict=True)], []
 
-    async def _submit(self, version: int, drafted: Sequence[Drafted], held: dict[str, Claim]) -> Tally:
+    async def _submit(self, drafted: Sequence[Drafted]) -> Tally:
         pending = list(drafted)
         tally = Tally()
         for attempt in range(BUSY_RETRIES + 1):
@@ -194,50 +216,53 @@ class Pipeline:
             if attempt:
                 await asyncio.sleep(BUSY_PAUSE_S * attempt)
             try:
-                outcomes = await self._store.submit(version, pending)
+                outcomes = await self.store.submit(self.request.version, pending)
             except TemporaryError as error:
                 if error.reason != "database-error":
                     raise
-                return tally + await self._submit_apart(version, pending, held, error)
+                return tally + await self._submit_apart(pending, error)
             settled = [d for d in pending if outcomes[d.claim.clip_id] is not Outcome.BUSY]
             written = sum(outcomes[d.claim.clip_id] is Outcome.WRITTEN for d in settled)
             tally += Tally(written=written, dropped=len(settled) - written)
-            _forget(held, (d.claim for d in settled))
+            self._forget(d.claim for d in settled)
             pending = [d for d in pending if outcomes[d.claim.clip_id] is Outcome.BUSY]
         if pending:  # somebody holds the row for long: the clip is asked for again later
-            await self._store.release([d.claim.clip_id for d in pending])
-            _forget(held, (d.claim for d in pending))
+            await self.store.release([d.claim.clip_id for d in pending])
+            self._forget(d.claim for d in pending)
         return tally + Tally(dropped=len(pending))
 
-    async def _submit_apart(
-        self, version: int, drafted: Sequence[Drafted], held: dict[str, Claim], error: TemporaryError
-    ) -> Tally:
+    async def _submit_apart(self, drafted: Sequence[Drafted], error: TemporaryError) -> Tally:
         """The database refused a batch: write what it takes, and note the one that it does not."""
-        if len(drafted) > 1:
-            tally = Tally()
-            for one in drafted:
-                tally += await self._submit(version, [one], held)
-            return tally
-        await self._note([Failed(drafted[0].claim, permanent=False, reason=error.reason, message=str(error))], held)
-        return Tally(failed=1)
+        if len(drafted) == 1:
+            return await self._note([Failed(drafted[0].claim, Retry.LATER, error.reason, str(error))])
+        tally = Tally()
+        for one in drafted:
+            tally += await self._submit([one])
+        return tally
 
-    async def _note(self, failures: Sequence[Failed], held: dict[str, Claim]) -> None:
+    async def _note(self, failures: Sequence[Failed]) -> Tally:
         for failure in failures:
-            log.info(
-                "clip not drafted", clip=failure.claim.clip_id, reason=failure.reason, attempts=failure.claim.attempts
-            )
-        await self._store.fail(failures)
-        _forget(held, (f.claim for f in failures))
+            claim = failure.claim
+            log.info("clip not drafted", clip=claim.clip_id, reason=failure.reason, attempts=claim.attempts + 1)
+        if failures:
+            await self.store.fail(failures, manual=self.request.manual)
+            self._forget(f.claim for f in failures)
+        return Tally(failed=len(failures))
 
-    async def _keep(self, held: dict[str, Claim]) -> None:
+    async def _keep(self) -> None:
         """Renew what is held while the work takes its time."""
         while True:
-            await asyncio.sleep(self._settings.lease_s / 3)
-            if held:
+            await asyncio.sleep(self.settings.lease_s / 3)
+            if self.held:
                 with suppress(TemporaryError):
-                    await self._store.renew(list(held), self._settings.lease_s)
+                    await self.store.renew(list(self.held), self.settings.lease_s)
+
+    def _forget(self, claims: Iterable[Claim]) -> None:
+        for claim in claims:
+            self.held.pop(claim.clip_id, None)
 
 
-def _forget(held: dict[str, Claim], claims: Iterable[Claim]) -> None:
-    for claim in claims:
-        held.pop(claim.clip_id, None)
+def _retry(error: AmbaraError) -> Retry:
+    if isinstance(error, PermanentError):
+        return Retry.NEVER
+    return Retry.LATER if isinstance(error, MissingAudio) else Retry.SOON

@@ -31,12 +31,23 @@ class Drafted:
     draft: Draft
 
 
+class Retry(StrEnum):
+    """When to try again what failed."""
+
+    SOON = "soon"
+    """In half a minute: something around the clip failed."""
+    LATER = "later"
+    """After pauses that grow to hours, for ever."""
+    NEVER = "never"
+    """When the row changes, or another version goes live."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """A claim that could not be answered."""
 
     claim: Claim
-    permanent: bool
+    retry: Retry
     reason: str
     """A slug, such as ``audio-missing``."""
     message: str

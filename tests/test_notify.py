@@ -30,18 +30,14 @@ def test_every_message_arrives_as_systemd_reads_it(
     notifier = Notifier.from_environment()
     notifier.ready("live v3, 12 ready")
     assert receiver.recv(4096) == b"READY=1\nSTATUS=live v3, 12 ready"
-    notifier.status("drafting")
-    assert receiver.recv(4096) == b"STATUS=drafting"
-    notifier.watchdog()
-    assert receiver.recv(4096) == b"WATCHDOG=1"
     notifier.stopping()
     assert receiver.recv(4096) == b"STOPPING=1"
 
 
 def test_a_line_break_in_a_status_is_no_second_assignment(manager: tuple[str, socket.socket]) -> None:
     address, receiver = manager
-    Notifier(address).status("one\nSTOPPING=1")
-    assert receiver.recv(4096) == b"STATUS=one STOPPING=1"
+    Notifier(address).ready("one\nSTOPPING=1")
+    assert receiver.recv(4096) == b"READY=1\nSTATUS=one STOPPING=1"
 
 
 def test_nothing_happens_without_a_manager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,5 +52,5 @@ def test_a_manager_that_is_gone_or_does_not_read_is_no_error(tmp_path: Path) -> 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
         for _ in range(2000):
-            Notifier(address).status("x" * 500)
-        assert receiver.recv(4096).startswith(b"STATUS=")
+            Notifier(address).ready("x" * 500)
+        assert receiver.recv(4096).startswith(b"READY=1\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,7 +16,7 @@ from supabase import AsyncClient, acreate_client
 
 from daemon.asr.transcriber import Draft
 from daemon.clips import ClipStore
-from daemon.ports import Claim, Drafted, Failed, Outcome
+from daemon.ports import Claim, Drafted, Failed, Outcome, Retry
 
 Database = psycopg.Connection[tuple[Any, ...]]
 Act = Callable[[Editor, Row], Awaitable[object]]
@@ -247,7 +248,7 @@ async def test_missing_audio_is_tried_again_later_and_nothing_waits_behind_it(
 ) -> None:
     await editor.sync_extraction([{"file_name": "clips/0.wav", "priority": 1}, {"file_name": "clips/1.wav"}])
     missing, other = await claim_all(store, version)
-    await store.fail([Failed(missing, permanent=False, reason="audio-missing", message="no audio")])
+    await store.fail([Failed(missing, Retry.LATER, reason="audio-missing", message="no audio")])
     await store.release([other.clip_id])
     assert [c.clip_id for c in await claim_all(store, version)] == [other.clip_id]
     for attempt, seconds in enumerate([30, 60, 120, 240], start=1):
@@ -259,7 +260,7 @@ async def test_missing_audio_is_tried_again_later_and_nothing_waits_behind_it(
         assert seconds * 0.7 < wait <= seconds * 1.2
         db.execute("update draft_state set retry_at = now() where clip_id = %s", [missing.clip_id])
         (again,) = await claim_all(store, version)
-        await store.fail([Failed(again, permanent=False, reason="audio-missing", message="no audio")])
+        await store.fail([Failed(again, Retry.LATER, reason="audio-missing", message="no audio")])
 
 
 async def test_a_broken_file_is_left_until_the_row_changes_or_another_version_is_live(
@@ -269,7 +270,7 @@ async def test_a_broken_file_is_left_until_the_row_changes_or_another_version_is
 
     async def fail() -> None:
         (claim,) = await claim_all(store, number)
-        await store.fail([Failed(claim, permanent=True, reason="audio-empty", message="empty")])
+        await store.fail([Failed(claim, Retry.NEVER, reason="audio-empty", message="empty")])
         assert await claim_all(store, number) == []
 
     number = version
@@ -333,7 +334,7 @@ async def test_a_manual_redraft_takes_what_the_live_version_drafted_and_is_left_
     claims = await claim_all(person, manual, manual=True, runs=[run])
     assert {c.clip_id for c in claims} == {c["id"] for c in clips[1:]}
     await person.submit(manual, [drafted(claims[0], "theirs")])
-    await person.fail([Failed(claims[1], permanent=False, reason="audio-missing", message="no audio")])
+    await person.fail([Failed(claims[1], Retry.NEVER, reason="audio-empty", message="empty")], manual=True)
     assert await claim_all(person, manual, manual=True, runs=[run]) == []
     assert await person.count_manual("e" * 64, [run]) == 1
     # The live daemon does not draft over what a person asked for.
@@ -402,3 +403,108 @@ async def test_corrections_are_counted_by_status_and_text(editor: Editor, db: Da
     assert counted()["clips"] == 0
     await editor.save(clips[0], "one, better")
     assert counted() == {"clips": 1, "minutes": 0.5}
+
+
+async def test_a_change_by_an_older_transaction_is_seen(
+    editor: Editor, store: ClipStore, version: int, clean_stack: Any, db: Database
+) -> None:
+    """`updated_at` is when a transaction began: a sync that began before our write and ended after it looks older."""
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}, {"file_name": "clips/1.wav"}])
+    one, two = await claim_all(store, version)
+    with psycopg.connect(clean_stack.db_url) as slow:
+        slow.execute("select 1")
+        await store.submit(version, [drafted(one)])
+        await store.fail([Failed(two, Retry.NEVER, reason="audio-empty", message="empty")])
+        slow.execute("update clips set draft_transcription = 'stock again' where run_id = %s", [run])
+        slow.commit()
+    assert {c.clip_id for c in await claim_all(store, version)} == {one.clip_id, two.clip_id}
+
+
+async def test_an_old_fence_of_the_same_worker_is_worth_nothing(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (old,) = await claim_all(store, version)
+    db.execute("update draft_state set lease_until = now() - interval '1 second'")
+    (new,) = await claim_all(store, version)
+    assert await store.submit(version, [drafted(old, "old")]) == {old.clip_id: Outcome.DROPPED}
+    await store.fail([Failed(old, Retry.NEVER, reason="audio-empty", message="empty")])
+    assert db.execute("select reason, attempts, worker from draft_state").fetchall() == [(None, 0, store.worker)]
+    assert await store.submit(version, [drafted(new, "new")]) == {new.clip_id: Outcome.WRITTEN}
+
+
+async def test_only_the_holder_renews_and_releases(
+    editor: Editor, store: ClipStore, supabase_client: AsyncClient, version: int, db: Database
+) -> None:
+    await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await store.claim(version, 1, 20)
+    lease = "select extract(epoch from lease_until - now())::float, worker from draft_state"
+    other = ClipStore(supabase_client, "other")
+    await other.renew([claim.clip_id], 500)
+    await other.release([claim.clip_id])
+    await other.release()
+    ((left, worker),) = db.execute(lease).fetchall()
+    assert (left < 21, worker) == (True, store.worker)
+    await store.renew([claim.clip_id], 500)
+    ((left, _),) = db.execute(lease).fetchall()
+    assert left > 400
+
+
+async def test_a_dropped_draft_frees_its_claim(editor: Editor, store: ClipStore, version: int, db: Database) -> None:
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    (claim,) = await claim_all(store, version)
+    await editor.autosave((await editor.clips(run))[0], "typ")
+    await store.submit(version, [drafted(claim)])
+    assert db.execute("select worker, lease_until from draft_state").fetchall() == [(None, None)]
+
+
+async def test_claims_pass_by_rows_that_an_editor_holds(
+    editor: Editor, store: ClipStore, version: int, clean_stack: Any
+) -> None:
+    """Those at the head of the queue are held, and those behind them are claimed at once, without waiting."""
+    rows = [{"file_name": f"clips/{i}.wav", "priority": 9 - i} for i in range(6)]
+    run = await editor.sync_extraction(rows)
+    with psycopg.connect(clean_stack.db_url) as holder:
+        holder.execute("update clips set priority = priority where run_id = %s and priority > 6", [run])
+        claims = await store.claim(version, 3, 60)
+        holder.rollback()
+    assert [c.file_name for c in claims] == ["clips/3.wav", "clips/4.wav", "clips/5.wav"]
+
+
+async def test_two_claims_at_the_same_moment_share_no_clip(
+    editor: Editor, supabase_client: AsyncClient, version: int
+) -> None:
+    await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(200)])
+    workers = [ClipStore(supabase_client, f"w{i}") for i in range(8)]
+    claims = await asyncio.gather(*(worker.claim(version, 25, 60) for worker in workers))
+    assert [len(mine) for mine in claims] == [25] * 8
+    assert len({c.clip_id for mine in claims for c in mine}) == 200
+
+
+async def test_a_persons_delete_never_waits_in_a_circle_with_the_daemon(
+    editor: Editor, store: ClipStore, version: int, clean_stack: Any, db: Database
+) -> None:
+    """A delete locks the book-keeping of its clips; renewing, failing and releasing pass those rows by."""
+    await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(3)])
+    claims = await claim_all(store, version)
+    with psycopg.connect(clean_stack.db_url) as person:
+        person.execute("select from draft_state where clip_id = %s for update", [claims[0].clip_id])
+        # Waiting would last until the end of this block, and the statements would never return.
+        async with asyncio.timeout(15):
+            await store.renew([c.clip_id for c in claims], 900)
+            await store.fail([Failed(c, Retry.LATER, "audio-missing", "no audio") for c in claims[:2]])
+            await store.release()
+        person.rollback()
+    held = "select clip_id::text from draft_state where lease_until is not null"
+    assert db.execute(held).fetchall() == [(claims[0].clip_id,)]
+
+
+async def test_a_persons_own_failed_try_does_not_keep_the_live_version_from_trying(
+    editor: Editor, store: ClipStore, supabase_client: AsyncClient, version: int
+) -> None:
+    run = await editor.sync_extraction([{"file_name": "clips/0.wav"}])
+    person = ClipStore(supabase_client, "person")
+    manual, _ = await person.register("theirs", "e" * 64, {}, go_live=False)
+    (claim,) = await claim_all(person, manual, manual=True, runs=[run])
+    await person.fail([Failed(claim, Retry.NEVER, "audio-empty", "empty")], manual=True)
+    assert len(await claim_all(store, version)) == 1

@@ -63,7 +63,7 @@ async def _redraft(
     from daemon.app import new_worker
     from daemon.clips import ClipStore
     from daemon.drafter import Drafter
-    from daemon.parts import audio_reader, model_maker, pipeline_settings, run_directories
+    from daemon.parts import audio_reader, model_maker, one_run, pipeline_settings, run_directories
     from daemon.pipeline import Pipeline, Request
     from daemon.supabase_client import connect, http_client
 
@@ -74,12 +74,16 @@ async def _redraft(
         )
         await store.check(settings.supabase.bucket)
         chosen = list(runs)
+        if unknown := set(runs) - set(await store.runs_known(runs)):
+            raise ConfigurationError(f"There is no run with the id {min(unknown)}.")
         for label in labels:
             found = await store.runs_labelled(label)
             if not found:
                 raise ConfigurationError(f"No run has the label {label!r}.")
             chosen += found
         chosen = list(dict.fromkeys(chosen))
+        if directory and len(chosen) > 1:
+            raise ConfigurationError(one_run(len(chosen), directory))
 
         drafter = Drafter()
         stack.callback(drafter.close)
@@ -112,7 +116,7 @@ async def _redraft(
             tally = await pipeline.turn(Request(version, manual=True, runs=tuple(chosen)), progress=show)
     console.print(
         f"{tally.written} drafts written as version {version}; {tally.dropped} left to the person who came first; "
-        f"{tally.failed} failed (see [bold]ambara status[/bold])."
+        f"{tally.failed} failed (the log above says why)."
     )
     if tally.failed:
         raise typer.Exit(1)

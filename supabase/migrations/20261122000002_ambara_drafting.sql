@@ -19,26 +19,31 @@ language sql stable
 as $$
   select c.id, c.run_id, c.file_name, c.duration_sec, c.draft_transcription, c.priority, c.created_at, c.updated_at
   from (select null::jsonb as paragraphs, 'extraction'::text as type) as absent
-  cross join lateral (select k.*, paragraphs as chapter from public.clips k) as c
-  cross join lateral (select type as kind from public.runs r where r.id = c.run_id) as run
+  cross join lateral (
+    select k.id, k.run_id, k.file_name, k.duration_sec, k.draft_transcription, k.corrected_transcription, k.status,
+      k.priority, k.created_at, k.updated_at, paragraphs as ambara_chapter
+    from public.clips k
+  ) as c
+  cross join lateral (select type as ambara_kind from public.runs r where r.id = c.run_id) as run
   where c.status = 'pending'
     -- A pending clip with a correction is one that a person is typing in.
     and c.corrected_transcription is null
     -- A chapter's draft is the text that a person reads aloud.
-    and c.chapter is null
-    and run.kind = 'extraction'
+    and c.ambara_chapter is null
+    and run.ambara_kind = 'extraction'
     -- So is the draft of a piece cut from a chapter. The editor inserts the pieces before it marks the chapter.
     and not (
       c.file_name like 'chunks/%'
       and exists (
         select
-        from (select k.run_id, paragraphs as chapter from public.clips k) as sibling
-        where sibling.run_id = c.run_id and sibling.chapter is not null
+        from (select k.run_id, paragraphs as ambara_chapter from public.clips k) as sibling
+        where sibling.run_id = c.run_id and sibling.ambara_chapter is not null
       )
     )
 $$;
 
 -- Clips that want a draft now.
+-- `updated_at` is when a transaction began, so a later change may bear an earlier time: only "another one" is asked.
 -- p_manual null: from the live version; a clip is settled once it was drafted since that version went live, and
 --   unsettled again when somebody else wrote another draft over it.
 -- p_manual given: a person asked for drafts by this version; each clip is tried once per p_worker.
@@ -57,12 +62,12 @@ as $$
       when p_manual is null then
         (
           s.settled_seq is distinct from p_live_seq
-          or (d.updated_at > s.drafted_at and s.text_md5 is distinct from md5(d.draft_transcription))
+          or (d.updated_at is distinct from s.drafted_at and s.text_md5 is distinct from md5(d.draft_transcription))
         )
         and (
           s.retry_at is null
           or s.retry_at <= now()
-          or d.updated_at > s.failed_row_at
+          or d.updated_at is distinct from s.failed_row_at
           or s.failed_seq is distinct from p_live_seq
         )
       else
@@ -99,16 +104,19 @@ begin
   end if;
   return query
   with wanted as materialized (
+    -- More than asked for: some may be locked.
     select w.clip_id
     from public.ambara_wanting(live.live_seq, case when p_manual then p_version end, p_worker) w
     where p_runs is null or w.run_id = any (p_runs)
     order by w.priority desc, w.created_at, w.clip_id
-    limit p_limit
+    limit 4 * p_limit
   ),
   held as materialized (
     select c.id, c.run_id, c.file_name, c.duration_sec, c.priority, c.created_at, c.updated_at
     from public.clips c
     where c.id in (select w.clip_id from wanted w)
+    order by c.priority desc, c.created_at, c.id
+    limit p_limit
     for no key update of c skip locked
   ),
   claimed as (
@@ -120,6 +128,8 @@ begin
     on conflict (clip_id) do update set
       worker = excluded.worker, fence = excluded.fence, claimed_seq = excluded.claimed_seq,
       claimed_at = excluded.claimed_at, clip_updated_at = excluded.clip_updated_at, lease_until = excluded.lease_until
+    -- A submission under an ended lease may have come in since this statement began.
+    where s.lease_until is null or s.lease_until < now()
     returning s.clip_id, s.fence, s.attempts
   )
   select h.id, h.run_id, h.file_name, h.duration_sec, k.fence, k.attempts
@@ -162,7 +172,7 @@ begin
     set draft_transcription = o.text
     from owned o
     join public.ambara_draftable() w on w.clip_id = o.clip_id
-    where c.id = o.clip_id and c.updated_at = o.clip_updated_at
+    where c.id = o.clip_id and c.updated_at is not distinct from o.clip_updated_at
     returning c.id, c.updated_at, o.text, o.confidence, o.flags, o.claimed_seq
   ),
   logged as (
@@ -195,27 +205,42 @@ begin
 end
 $$;
 
--- Note why clips could not be drafted. p_failures: [{"clip_id", "fence", "permanent", "reason", "message"}].
--- A temporary failure is tried again after 30 s, 1 min, 2 min ... 6 h, for ever; a permanent one when the row
--- changes or another version goes live. Returns how many were noted.
-create or replace function public.ambara_fail(p_worker text, p_failures jsonb)
+-- The following lock rows of `draft_state` without waiting, because a person who deletes a run locks them too, in an
+-- order of their own. What is passed by is settled when the lease ends.
+
+-- Note why clips could not be drafted. p_failures: [{"clip_id", "fence", "retry", "reason", "message"}]. Retry:
+-- soon: in 30 s (something around the clip failed); later: in 30 s, 1 min, 2 min ... 6 h, for ever; never: when the row
+-- changes or another version goes live. A person's own try (p_manual) never keeps the live version from trying.
+-- Returns how many were noted.
+create or replace function public.ambara_fail(p_worker text, p_failures jsonb, p_manual boolean default false)
 returns integer
 language sql volatile
 as $$
-  with noted as (
+  with failures as materialized (
+    select f.* from jsonb_to_recordset(public.ambara_json(p_failures))
+      as f (clip_id uuid, fence bigint, retry text, reason text, message text)
+  ),
+  held as materialized (
+    select s.clip_id from public.draft_state s
+    where s.worker = p_worker and s.clip_id in (select f.clip_id from failures f)
+    for no key update skip locked
+  ),
+  noted as (
     update public.draft_state s
     set attempts = s.attempts + 1,
-      failed_seq = s.claimed_seq,
-      -- Whatever changed since the claim is a reason to look again.
-      failed_row_at = s.clip_updated_at,
+      failed_seq = case when p_manual then s.failed_seq else s.claimed_seq end,
+      -- As it was at the claim: whatever changed since is a reason to look again.
+      failed_row_at = case when p_manual then s.failed_row_at else s.clip_updated_at end,
       retry_at = case
-        when f.permanent then 'infinity'::timestamptz
+        when p_manual then s.retry_at
+        when f.retry = 'never' then 'infinity'::timestamptz
+        when f.retry = 'soon' then now() + (0.8 + 0.4 * random()) * interval '30 seconds'
         else now() + (0.8 + 0.4 * random()) * least(interval '6 hours', interval '30 seconds' * 2 ^ least(s.attempts, 12))
       end,
       reason = f.reason, message = f.message, lease_until = null
-    from jsonb_to_recordset(public.ambara_json(p_failures))
-      as f (clip_id uuid, fence bigint, permanent boolean, reason text, message text)
+    from failures f
     where s.clip_id = f.clip_id and s.worker = p_worker and s.fence = f.fence
+      and s.clip_id in (select h.clip_id from held h)
     returning 1
   )
   select count(*)::integer from noted
@@ -226,9 +251,14 @@ create or replace function public.ambara_renew(p_worker text, p_clips uuid[], p_
 returns integer
 language sql volatile
 as $$
-  with renewed as (
-    update public.draft_state s set lease_until = now() + make_interval(secs => p_lease_s)
+  with held as materialized (
+    select s.clip_id from public.draft_state s
     where s.worker = p_worker and s.clip_id = any (p_clips) and s.lease_until is not null
+    for no key update skip locked
+  ),
+  renewed as (
+    update public.draft_state s set lease_until = now() + make_interval(secs => p_lease_s)
+    from held h where s.clip_id = h.clip_id
     returning 1
   )
   select count(*)::integer from renewed
@@ -239,10 +269,30 @@ create or replace function public.ambara_release(p_worker text, p_clips uuid[] d
 returns integer
 language sql volatile
 as $$
-  with released as (
-    update public.draft_state s set lease_until = null, worker = null
+  with held as materialized (
+    select s.clip_id from public.draft_state s
     where s.worker = p_worker and s.lease_until is not null and (p_clips is null or s.clip_id = any (p_clips))
+    for no key update skip locked
+  ),
+  released as (
+    update public.draft_state s set lease_until = null, worker = null
+    from held h where s.clip_id = h.clip_id
     returning 1
   )
   select count(*)::integer from released
+$$;
+
+-- Supabase lets every role execute what appears in `public`; these are for the daemon alone.
+do $$
+declare
+  f regprocedure;
+begin
+  for f in
+    select p.oid::regprocedure from pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.proname like 'ambara\_%'
+  loop
+    execute format('revoke all on function %s from public, anon, authenticated', f);
+    execute format('grant execute on function %s to service_role', f);
+  end loop;
+end
 $$;

@@ -48,21 +48,18 @@ end
 $$;
 
 -- The whole truth that a decision needs, in one read. `ready` stops counting at 1,000: enough to decide.
+-- (The function in the middle is only merged into the query, and so only stops, when its arguments are columns.)
 create or replace function public.ambara_snapshot()
 returns jsonb
 language sql stable
 as $$
   select jsonb_build_object(
     'now', now(),
-    'live', (select v.id from public.model_versions v where v.stage = 'live'),
-    'ready', (
-      select count(*) from (
-        select from public.ambara_wanting(
-          (select v.live_seq from public.model_versions v where v.stage = 'live'), null, null
-        ) limit 1000
-      ) as at_most
-    )
+    'live', live.id,
+    'ready', (select count(*) from (select from public.ambara_wanting(live.live_seq, null, null) limit 1000) as at_most)
   )
+  from (values (true)) as one
+  left join (select v.id, v.live_seq from public.model_versions v where v.stage = 'live') as live on true
 $$;
 
 -- How many clips of these runs a re-draft by the model with this fingerprint would draft.
@@ -70,9 +67,10 @@ create or replace function public.ambara_count_manual(p_fingerprint text, p_runs
 returns integer
 language sql stable
 as $$
-  select count(*)::integer from public.ambara_wanting(
-    null, coalesce((select v.id from public.model_versions v where v.fingerprint = p_fingerprint), 0), ''
-  ) w where w.run_id = any (p_runs)
+  select count(*)::integer
+  from (select coalesce((select v.id from public.model_versions v where v.fingerprint = p_fingerprint), 0) as id) as mine
+  cross join lateral public.ambara_wanting(null, mine.id, '') w
+  where w.run_id = any (p_runs)
 $$;
 
 -- A daemon says that it lives, and what it does. Returns the number of the beat, which Realtime must bring back.
@@ -80,7 +78,7 @@ create or replace function public.ambara_beat(p_worker text, p_state jsonb)
 returns bigint
 language sql volatile
 as $$
-  delete from public.ambara_daemons where seen_at < now() - interval '7 days';
+  delete from public.ambara_daemons where seen_at < now() - interval '1 day';
   insert into public.ambara_daemons as d (worker, beat, state) values (p_worker, 1, public.ambara_json(p_state))
   on conflict (worker) do update set beat = d.beat + 1, state = excluded.state, seen_at = now()
   returning beat
@@ -103,8 +101,8 @@ as $$
       case
         when s.lease_until >= now() then 'claimed'
         when s.settled_seq = (select live_seq from live)
-          and not (d.updated_at > s.drafted_at and s.text_md5 is distinct from md5(d.draft_transcription)) then 'drafted'
-        when s.retry_at is null or s.retry_at <= now() or d.updated_at > s.failed_row_at
+          and not (d.updated_at is distinct from s.drafted_at and s.text_md5 is distinct from md5(d.draft_transcription)) then 'drafted'
+        when s.retry_at is null or s.retry_at <= now() or d.updated_at is distinct from s.failed_row_at
           or s.failed_seq is distinct from (select live_seq from live) then 'ready'
         when s.retry_at = 'infinity' then 'failed'
         else 'retrying'
@@ -152,7 +150,7 @@ as $$
   )
 $$;
 
--- Supabase lets every role execute what appears in `public`; these are for the daemon alone.
+-- As in the migration before: for the daemon alone.
 do $$
 declare
   f regprocedure;
