@@ -26,6 +26,9 @@ _DENIED = frozenset({"42501", "PGRST301", "PGRST302", "401", "403"})
 _NO_SUCH_ROLE = "22023"
 """The server could not become the role that the key names; other functions use this code for their arguments."""
 
+_OF_THE_DATA = frozenset({"21", "22", "23", "38", "39", "42", "44", "54", "P0"})
+"""Classes of SQLSTATE that a statement gets for what it says. Any other is the server's own trouble."""
+
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
 """What comes of reading an answer that some other web server gave."""
 T = TypeVar("T")
@@ -222,6 +225,8 @@ def _translate(error: APIError | httpx.HTTPError, what: str) -> TemporaryError |
             "Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key.",
             reason="key-refused",
         )
+    its_own = len(code) == 5 and code[:2] in _OF_THE_DATA
     return TemporaryError(
-        f"The database could not carry out {what} (code {code or 'unknown'}).", reason="database-error"
+        f"The database could not carry out {what} (code {code or 'unknown'}).",
+        reason="database-error" if its_own else "database-away",
     )

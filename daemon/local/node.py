@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from daemon.errors import ConfigurationError, TemporaryError
-from daemon.local.process import last_line
 
 _LOCKED = Path(__file__).parent / "lite"
 _FILES = ("package.json", "package-lock.json")
@@ -70,7 +69,7 @@ def _install(target: Path) -> None:
             )
         if done.returncode != 0:
             raise TemporaryError(
-                f"npm could not install the REST and Storage servers ({last_line(log)}); see {log}, check the network "
+                f"npm could not install the REST and Storage servers ({_complaint(log)}); see {log}, check the network "
                 "or npm's registry setting, and try again.",
                 reason="npm",
             )
@@ -79,6 +78,13 @@ def _install(target: Path) -> None:
         half.rename(target)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _complaint(log: Path) -> str:
+    """What npm says is wrong: the first of its errors that is a sentence and not a code."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix("npm error").strip() for line in lines if line.startswith("npm error")]
+    return next((e for e in errors if e and not e.startswith(("code ", "errno ", "syscall "))), "it does not say why")
 
 
 def _places() -> list[Path]:
