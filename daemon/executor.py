@@ -10,8 +10,8 @@ import structlog
 
 from daemon.backoff import backoff
 from daemon.errors import AmbaraError
-from daemon.pipeline import Pipeline, Request
-from daemon.ports import Tally
+from daemon.pipeline import Pipeline
+from daemon.ports import Request, Tally
 from handlers.commands import Command, Draft, Lane
 from handlers.events import ClipsDrafted, Event, SweepDue
 

@@ -16,7 +16,7 @@ from daemon.clips import ClipStore
 from daemon.config import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
 from daemon.decode import Decoder
 from daemon.errors import ConfigurationError
-from daemon.pipeline import PipelineSettings
+from daemon.ports import PipelineSettings
 
 log = structlog.get_logger(__name__)
 

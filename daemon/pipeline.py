@@ -10,16 +10,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import structlog
 
-from daemon.asr.transcriber import Draft, Waveform
+from daemon.asr.transcriber import Waveform
 from daemon.audio import MissingAudio
 from daemon.batching import plan_batches
 from daemon.clips import ClipStore
 from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
-from daemon.ports import Claim, Drafted, Failed, Outcome, Retry, Tally
+from daemon.ports import Claim, Drafted, Ears, Failed, Outcome, PipelineSettings, Request, Retry, Tally
 
 log = structlog.get_logger(__name__)
 
@@ -31,46 +30,7 @@ UNKNOWN_DURATION_S = 30.0
 
 ReadAudio = Callable[[str, str], Awaitable[Waveform]]
 """(run id, file name) -> waveform; raises `TemporaryError` or `PermanentError`."""
-
-
-class Ears(Protocol):
-    """What the pipeline needs of a model: `daemon.drafter.Drafter`."""
-
-    async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
-        """Draft each waveform, in order."""
-
-    async def probe(self) -> None:
-        """Raise if the device no longer works."""
-
-
 _Batch = list[tuple[Claim, Waveform]]
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineSettings:
-    """Sizes of one turn of drafting."""
-
-    batch_clips: int = 16
-    batch_seconds: float = 240.0
-    """Padded seconds of audio in one batch."""
-    claim_clips: int = 64
-    """Claimed at once: the choice from which batches of similar length are formed."""
-    lease_s: float = 45.0
-    fetches: int = 8
-    """Clips whose audio is read at the same time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What one turn is to draft."""
-
-    version: int
-    batches: int | None = None
-    """Stop claiming after so many; None: until nothing is ready."""
-    manual: bool = False
-    """Asked for by a person: also clips that another version has drafted already."""
-    runs: tuple[str, ...] | None = None
-    """Only clips of these runs."""
 
 
 class Pipeline:

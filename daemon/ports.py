@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from daemon.asr.transcriber import Draft
+from daemon.asr.transcriber import Draft, Waveform
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +87,40 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         """Both stretches together."""
         return Tally(self.written + other.written, self.dropped + other.dropped, self.failed + other.failed)
+
+
+class Ears(Protocol):
+    """What the pipeline needs of a model: `daemon.drafter.Drafter`."""
+
+    async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
+        """Draft each waveform, in order."""
+
+    async def probe(self) -> None:
+        """Raise if the device no longer works."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """Sizes of one turn of drafting."""
+
+    batch_clips: int = 16
+    batch_seconds: float = 240.0
+    """Padded seconds of audio in one batch."""
+    claim_clips: int = 64
+    """Claimed at once: the choice from which batches of similar length are formed."""
+    lease_s: float = 45.0
+    fetches: int = 8
+    """Clips whose audio is read at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one turn is to draft."""
+
+    version: int
+    batches: int | None = None
+    """Stop claiming after so many; None: until nothing is ready."""
+    manual: bool = False
+    """Asked for by a person: also clips that another version has drafted already."""
+    runs: tuple[str, ...] | None = None
+    """Only clips of these runs."""

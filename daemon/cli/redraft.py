@@ -64,7 +64,8 @@ async def _redraft(
     from daemon.clips import ClipStore
     from daemon.drafter import Drafter
     from daemon.parts import audio_reader, model_maker, one_run, pipeline_settings, run_directories
-    from daemon.pipeline import Pipeline, Request
+    from daemon.pipeline import Pipeline
+    from daemon.ports import Request
     from daemon.supabase_client import connect, http_client
 
     async with AsyncExitStack() as stack:

@@ -282,8 +282,11 @@ as $$
   select count(*)::integer from released
 $$;
 
--- Supabase lets every role execute what appears in `public`; these are for the daemon alone.
-do $$
+-- Supabase lets every role execute what appears in `public`; these functions are for the daemon alone.
+create or replace function public.ambara_restrict()
+returns void
+language plpgsql
+as $$
 declare
   f regprocedure;
 begin
@@ -296,3 +299,5 @@ begin
   end loop;
 end
 $$;
+
+select public.ambara_restrict();

@@ -150,19 +150,6 @@ as $$
   )
 $$;
 
--- As in the migration before: for the daemon alone.
-do $$
-declare
-  f regprocedure;
-begin
-  for f in
-    select p.oid::regprocedure from pg_proc p
-    where p.pronamespace = 'public'::regnamespace and p.proname like 'ambara\_%'
-  loop
-    execute format('revoke all on function %s from public, anon, authenticated', f);
-    execute format('grant execute on function %s to service_role', f);
-  end loop;
-  -- Says nothing but the caller's own role.
-  grant execute on function public.ambara_whoami() to anon, authenticated;
-end
-$$;
+select public.ambara_restrict();
+-- Says nothing but the caller's own role.
+grant execute on function public.ambara_whoami() to anon, authenticated;
