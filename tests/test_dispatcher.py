@@ -1,0 +1,168 @@
+"""The loop with the real decisions, and a truth that the test holds in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemon import dispatcher as module
+from daemon.dispatcher import Dispatcher
+from daemon.errors import ConfigurationError, TemporaryError
+from handlers.commands import Command, Draft, Lane
+from handlers.events import ClipsChanged, ClipsDrafted, SweepDue
+from handlers.policy import DraftingPolicy, Policy
+from handlers.snapshot import Snapshot
+
+GUARD_S = 20.0
+
+
+class Truth:
+    """What an observation finds; or fails to find, as often as `failures` says."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot(live=3, loaded=3, ready=5)
+        self.looked = 0
+        self.failures = 0
+        self.error: Exception = TemporaryError("away")
+        self.seen = asyncio.Event()
+        self.started: list[Command] = []
+
+    async def observe(self) -> Snapshot:
+        self.looked += 1
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise self.error
+        self.seen.set()
+        return self.snapshot
+
+    async def was_looked_at(self) -> None:
+        """Wait for the next observation, and for what follows from it."""
+        async with asyncio.timeout(GUARD_S):
+            await self.seen.wait()
+        self.seen.clear()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def truth() -> Truth:
+    return Truth()
+
+
+@pytest.fixture
+def loop(truth: Truth) -> Dispatcher:
+    return Dispatcher(truth.observe, truth.started.append, Policy(drafting=DraftingPolicy(batches_per_turn=4)))
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many failures in a row each pause was asked for; none of them lasts."""
+    asked: list[int] = []
+
+    def no_pause(failures: int) -> float:
+        asked.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(module, "backoff", no_pause)
+    return asked
+
+
+@asynccontextmanager
+async def running(loop: Dispatcher) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(loop.run())
+        yield
+        task.cancel()
+
+
+async def test_a_burst_of_events_is_one_look_and_one_decision(truth: Truth, loop: Dispatcher) -> None:
+    for _ in range(10_000):
+        loop.ring(ClipsChanged())
+    loop.ring(SweepDue())
+    loop.ring(ClipsDrafted())
+    async with running(loop):
+        await truth.was_looked_at()
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert (truth.looked, loop.decided) == (1, 1)
+    assert truth.started == [Draft(version=3, batches=4)]
+
+
+async def test_nobody_rings_and_nothing_is_asked(truth: Truth, loop: Dispatcher) -> None:
+    async with running(loop):
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert truth.looked == 0
+
+
+async def test_an_event_that_comes_during_a_look_is_answered_by_another_look(truth: Truth) -> None:
+    """The look may have been too early for it."""
+
+    async def interrupted() -> Snapshot:
+        snapshot = await truth.observe()
+        if truth.looked == 1:
+            loop.ring(ClipsChanged())
+        return snapshot
+
+    loop = Dispatcher(interrupted, truth.started.append, Policy())
+    loop.ring(SweepDue())
+    async with running(loop):
+        async with asyncio.timeout(GUARD_S):
+            while loop.decided < 2:  # noqa: ASYNC110 - a plain number
+                await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert truth.looked == 2
+
+
+async def test_events_outlive_looks_that_fail(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:
+    """The same question is asked until there is an answer, with growing pauses; then the count begins anew."""
+    truth.failures = 5
+    async with running(loop):
+        loop.ring(ClipsChanged())
+        await truth.was_looked_at()
+        assert truth.started == [Draft(version=3, batches=4)]
+        assert pauses == [1, 2, 3, 4, 5]
+        assert (truth.looked, loop.decided, loop.failures) == (6, 1, 0)
+        truth.failures = 1
+        loop.ring(SweepDue())
+        await truth.was_looked_at()
+        assert pauses[5:] == [1]
+
+
+async def test_a_refusal_is_no_end_either(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:
+    """A key that is refused for a while (it is being exchanged) does not take the daemon down."""
+    truth.error, truth.failures = ConfigurationError("refused"), 2
+    async with running(loop):
+        loop.ring(SweepDue())
+        await truth.was_looked_at()
+    assert len(truth.started) == 1
+
+
+async def test_an_unforeseen_error_ends_the_loop(truth: Truth, loop: Dispatcher) -> None:
+    """And with it the TaskGroup and the process: a fresh one is better than one in a state that nobody thought of."""
+    truth.error, truth.failures = KeyError("live"), 1
+    loop.ring(SweepDue())
+    async with asyncio.timeout(GUARD_S):
+        with pytest.raises(KeyError):
+            await loop.run()
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        Snapshot(live=None, loaded=3, ready=5),
+        Snapshot(live=4, loaded=3, ready=5),
+        Snapshot(live=3, loaded=3, ready=0),
+        Snapshot(live=3, loaded=3, ready=5, busy=frozenset({Lane.DRAFT})),
+    ],
+)
+async def test_it_starts_nothing_that_cannot_be_done(snapshot: Snapshot, truth: Truth, loop: Dispatcher) -> None:
+    truth.snapshot = snapshot
+    for event in (SweepDue(), ClipsChanged(), ClipsDrafted()):
+        loop.ring(event)
+        await loop.decide()
+    assert (truth.started, loop.decided) == ([], 3)

@@ -1,0 +1,319 @@
+"""The way of a clip through the daemon: a real queue and real audio, and ears that the test controls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from supabase import AsyncClient
+from witness import Database, claimed, clip_rows, drafted_by_machine, insert_clips, scalar, until
+
+from daemon.asr.transcriber import SAMPLE_RATE, Draft, Waveform
+from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
+from daemon.clips import ClipStore
+from daemon.decode import Decoder
+from daemon.errors import TemporaryError
+from daemon.local.sockets import free_port
+from daemon.local.speech import noise, wav_bytes
+from daemon.pipeline import Pipeline, PipelineSettings, Request
+from daemon.ports import Tally
+
+RUN = "00000000-0000-4000-8000-000000000001"
+CLIPS = 12
+SETTINGS = PipelineSettings(batch_clips=4, claim_clips=8)
+GUARD_S = 30.0
+
+
+def name(i: int) -> str:
+    return f"clips/{i:02}.wav"
+
+
+def samples(i: int) -> int:
+    """Every clip has a length of its own, by which the ears know it."""
+    return SAMPLE_RATE // 2 + 160 * i
+
+
+@dataclass
+class Ears:
+    """Hears each clip's number; before that, it does what the test asks."""
+
+    before: Callable[[list[int]], Awaitable[None]] | None = None
+    broken: bool = False
+    batches: list[list[int]] = field(default_factory=list)
+
+    async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
+        numbers = [(len(wave) - samples(0)) // 160 for wave in batch]
+        self.batches.append(numbers)
+        if self.before:
+            await self.before(numbers)
+        return [Draft(f"clip {number}", confidence=-0.5) for number in numbers]
+
+    async def probe(self) -> None:
+        if self.broken:
+            raise RuntimeError("device lost")
+
+
+@pytest.fixture
+def ears() -> Ears:
+    return Ears()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "clips").mkdir()
+    for i in range(CLIPS):
+        (directory / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+    return directory
+
+
+@pytest.fixture
+async def reader(clean_stack: Any, run: Path) -> AsyncIterator[AudioReader]:
+    bucket = BucketAudio(clean_stack.url, clean_stack.service_role_key)
+    async with AudioReader(FirstOf([FolderAudio({RUN: run}), bucket]), Decoder(max_seconds=60)) as reader:
+        yield reader
+
+
+@pytest.fixture
+def store(supabase_client: AsyncClient) -> ClipStore:
+    return ClipStore(supabase_client, "mine")
+
+
+@pytest.fixture
+def other(supabase_client: AsyncClient) -> ClipStore:
+    return ClipStore(supabase_client, "other")
+
+
+@pytest.fixture
+async def version(store: ClipStore) -> int:
+    number, _ = await store.register("base", "f" * 64, {}, go_live=True)
+    return number
+
+
+@pytest.fixture
+def clips(db: Database, version: int) -> list[str]:
+    """Ids of the twelve clips, in the queue's order."""
+    for i in range(CLIPS):
+        insert_clips(db, RUN, [name(i)])
+    return [str(i) for (i,) in db.execute("select id from clips order by file_name").fetchall()]
+
+
+@pytest.fixture
+def pipeline(store: ClipStore, reader: AudioReader, ears: Ears) -> Pipeline:
+    return Pipeline(store, reader.read, ears, SETTINGS)
+
+
+def reasons(db: Database) -> dict[str, str]:
+    """Why clips were not drafted, by clip id."""
+    return dict(db.execute("select clip_id::text, reason from draft_state where reason is not null").fetchall())
+
+
+async def test_everything_is_drafted_in_order_and_nothing_is_held(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    heard: list[Tally] = []
+    assert await pipeline.turn(Request(version), heard.append) == Tally(written=CLIPS)
+    assert ears.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert {0, 4, 8, 12} >= {tally.written for tally in heard} >= {4, 8, 12}
+    assert heard[-1] == Tally(written=CLIPS)
+    assert drafted_by_machine(db) == {clip: f"clip {i}" for i, clip in enumerate(clips)}
+    assert claimed(db) == 0
+
+
+async def test_a_turn_ends_after_so_many_batches(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """Whole claims are planned: two batches fit into one of them."""
+    assert await pipeline.turn(Request(version, batches=1)) == Tally(written=8)
+    assert await pipeline.turn(Request(version, batches=9)) == Tally(written=4)
+    assert await pipeline.turn(Request(version)) == Tally()
+
+
+async def test_the_next_batch_is_read_while_this_one_is_on_the_device(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str]
+) -> None:
+    """The first batch is not answered before a clip of the second was asked for."""
+    asked = asyncio.Event()
+
+    async def read(run_id: str, file_name: str) -> Waveform:
+        if file_name == name(4):
+            asked.set()
+        return await reader.read(run_id, file_name)
+
+    async def before(numbers: list[int]) -> None:
+        async with asyncio.timeout(GUARD_S):
+            await asked.wait()
+
+    ears.before = before
+    assert await Pipeline(store, read, ears, SETTINGS).turn(Request(version)) == Tally(written=CLIPS)
+
+
+async def test_one_clip_that_the_model_cannot_stand_takes_no_other_with_it(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    async def before(numbers: list[int]) -> None:
+        if 5 in numbers:
+            raise RuntimeError("a shape that no one expected")
+
+    ears.before = before
+    assert await pipeline.turn(Request(version)) == Tally(written=CLIPS - 1, failed=1)
+    assert drafted_by_machine(db).keys() == set(clips) - {clips[5]}
+    assert reasons(db) == {clips[5]: "model-fails"}
+    assert scalar(
+        db, "select retry_at > now() and retry_at < now() + interval '1 hour' from draft_state where reason is not null"
+    )
+
+
+async def test_a_broken_device_ends_the_turn_and_blames_no_clip(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    async def before(numbers: list[int]) -> None:
+        raise RuntimeError("device lost")
+
+    ears.before, ears.broken = before, True
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await pipeline.turn(Request(version))
+    assert caught.group_contains(RuntimeError, match="device lost")
+    assert (reasons(db), claimed(db), drafted_by_machine(db)) == ({}, 0, {})
+
+
+async def test_missing_audio_and_broken_audio_hold_nobody_up(
+    pipeline: Pipeline, version: int, clips: list[str], db: Database, run: Path
+) -> None:
+    (run / "clips" / "text.wav").write_text("a letter", encoding="utf-8")
+    insert_clips(db, RUN, ["clips/text.wav", "clips/nowhere.wav"])
+    db.execute("update clips set priority = 1 where file_name in ('clips/text.wav', 'clips/nowhere.wav')")
+    assert await pipeline.turn(Request(version)) == Tally(written=CLIPS, failed=2)
+    assert drafted_by_machine(db).keys() == set(clips)
+    assert sorted(reasons(db).values()) == ["audio-missing", "audio-not-audio"]
+
+
+async def test_storage_that_is_away_ends_the_turn_after_one_batch(
+    store: ClipStore, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """What was tried stands back for a moment, so that no clip whose audio cannot be read keeps others waiting."""
+    nobody = BucketAudio(f"http://127.0.0.1:{free_port()}", "key")
+    async with AudioReader(nobody, Decoder(max_seconds=60)) as reader:
+        with pytest.raises(TemporaryError) as caught:
+            await Pipeline(store, reader.read, ears, SETTINGS).turn(Request(version))
+    assert caught.value.reason == "storage-unavailable"
+    assert reasons(db) == dict.fromkeys(clips[:4], "storage-unavailable")
+    assert scalar(db, "select max(retry_at) < now() + interval '2 minutes' from draft_state")
+    assert (claimed(db), ears.batches) == (0, [])
+
+
+async def test_a_slow_model_keeps_its_claims(
+    store: ClipStore, other: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """The batches take several leases, and nobody else gets hold of their clips meanwhile."""
+    lease_s = 1.0
+    stolen: list[str] = []
+    ends = "select max(lease_until) from draft_state where worker = 'mine'"
+
+    async def before(numbers: list[int]) -> None:
+        end = scalar(db, ends)
+        await until(lambda: scalar(db, "select now() > %s + interval '1 second'", end), "two leases passed")
+        stolen.extend(claim.clip_id for claim in await other.claim(version, 100, 60))
+
+    ears.before = before
+    settings = PipelineSettings(batch_clips=CLIPS, claim_clips=CLIPS, lease_s=lease_s)
+    tally = await Pipeline(store, reader.read, ears, settings).turn(Request(version))
+    assert (stolen, tally) == ([], Tally(written=CLIPS))
+
+
+async def test_a_turn_that_is_cancelled_gives_its_claims_back(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    busy = asyncio.Event()
+
+    async def before(numbers: list[int]) -> None:
+        if 4 in numbers:
+            busy.set()
+            await asyncio.Event().wait()
+
+    ears.before = before
+    async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(pipeline.turn(Request(version)))
+        await busy.wait()
+        assert claimed(db) > 0
+        turn.cancel()
+    assert claimed(db) == 0
+    assert drafted_by_machine(db).keys() == set(clips[:4])
+
+
+async def test_a_turn_that_is_cancelled_while_it_claims_gives_back_what_it_gets(
+    pipeline: Pipeline, version: int, clips: list[str], db: Database, clean_stack: Any
+) -> None:
+    """The statement is on its way and will be carried out: its answer is waited for."""
+    under_way = "select count(*) from pg_stat_activity where state = 'active' and query ~ 'ambara_(claim|release)' "
+    under_way += "and pid <> pg_backend_pid()"
+    with psycopg.connect(clean_stack.db_url) as holder:
+        holder.execute("select pg_advisory_xact_lock(hashtext('ambara_claim'))")
+        async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
+            turn = tasks.create_task(pipeline.turn(Request(version)))
+            await until(lambda: scalar(db, under_way), "the claim on its way")
+            turn.cancel()
+            await asyncio.sleep(0.1)  # the cancellation has arrived everywhere
+            holder.rollback()
+    await until(lambda: not scalar(db, under_way), "nothing on its way")
+    assert claimed(db) == 0
+
+
+@pytest.fixture
+def refuse(db: Database, clips: list[str]) -> Iterator[Callable[[str], None]]:
+    """Let the database refuse one of the drafts, with an error of this code."""
+
+    def begin(code: str) -> None:
+        db.execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin "
+            f"if new.draft_transcription = 'clip 6' then raise 'not now' using errcode = '{code}'; end if; "
+            "return new; end $$;"
+            "create trigger refuse before update on clips for each row execute function refuse()".encode()
+        )
+
+    yield begin
+    db.execute("drop trigger refuse on clips; drop function refuse")
+
+
+async def test_a_draft_that_the_database_refuses_takes_no_other_with_it(
+    pipeline: Pipeline, version: int, clips: list[str], db: Database, refuse: Callable[[str], None]
+) -> None:
+    refuse("23505")
+    assert await pipeline.turn(Request(version)) == Tally(written=CLIPS - 1, failed=1)
+    assert reasons(db) == {clips[6]: "database-error"}
+    assert drafted_by_machine(db).keys() == set(clips) - {clips[6]}
+    assert claimed(db) == 0
+
+
+async def test_a_database_in_trouble_is_no_clips_fault(
+    pipeline: Pipeline, version: int, clips: list[str], db: Database, refuse: Callable[[str], None]
+) -> None:
+    """It says that it is shutting down: nothing is noted, and the claims are given back."""
+    refuse("57P01")
+    with pytest.raises(TemporaryError) as caught:
+        await pipeline.turn(Request(version))
+    assert caught.value.reason == "database-away"
+    assert (reasons(db), claimed(db)) == ({}, 0)
+
+
+async def test_a_row_that_an_editor_holds_for_long_is_given_back(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database, clean_stack: Any
+) -> None:
+    """It is neither waited for nor lost: the next turn drafts it."""
+    with psycopg.connect(clean_stack.db_url) as holder:
+
+        async def before(numbers: list[int]) -> None:
+            holder.execute("select from clips where id = %s for update", [clips[2]])
+
+        ears.before = before
+        assert await pipeline.turn(Request(version, batches=2)) == Tally(written=7, dropped=1)
+        holder.rollback()
+    assert claimed(db) == 0
+    ears.before = None
+    assert await pipeline.turn(Request(version)) == Tally(written=5)
+    assert len(clip_rows(db)) == len(drafted_by_machine(db)) == CLIPS
