@@ -76,6 +76,18 @@ class Executor:
             log.warning("drafting interrupted", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             done = SweepDue()
             await asyncio.sleep(pause)
+            await self._give_back()
         finally:
             self._busy.discard(command.lane)
         self._ring(done)
+
+    async def _give_back(self) -> None:
+        """Let go of the claims of an interrupted turn, however long the database is away."""
+        while True:
+            try:
+                await self._pipeline.give_back()
+            except AmbaraError:
+                self._failures += 1
+                await asyncio.sleep(backoff(self._failures))
+            else:
+                return

@@ -41,6 +41,8 @@ class Pipeline:
         self._read = read
         self._ears = ears
         self._settings = settings or PipelineSettings()
+        self._owed: dict[str, Claim] = {}
+        """Claims of interrupted turns that could not be given back yet."""
 
     async def turn(self, request: Request, progress: Callable[[Tally], None] | None = None) -> Tally:
         """Draft what is ready. Returns what it came to; `progress` hears of every batch.
@@ -54,7 +56,19 @@ class Pipeline:
         except* AmbaraError as group:
             raise first_error(group) from None
         finally:
-            await turn.give_back()
+            self._owed |= turn.held
+            with suppress(AmbaraError, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self.give_back()
+
+    async def give_back(self) -> None:
+        """Release what earlier turns held when they were interrupted. Raises as `turn` does.
+
+        Nobody counts a claimed clip as ready, so nothing would be asked until the lease has ended and somebody rings.
+        """
+        if self._owed:
+            await self._store.release(list(self._owed))
+            self._owed = {}
 
 
 @dataclass(slots=True)
@@ -80,13 +94,6 @@ class _Turn:
                     progress(total)
             keeper.cancel()
         return total
-
-    async def give_back(self) -> None:
-        """Release what is held, if the database can be reached in a moment."""
-        if self.held:
-            with suppress(AmbaraError, TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_S):
-                    await self.store.release(list(self.held))
 
     async def _produce(self, out: asyncio.Queue[_Batch | Tally | None]) -> None:
         """Claim, and read the audio of one batch after the other."""

@@ -20,8 +20,9 @@ from daemon.decode import Decoder
 from daemon.errors import TemporaryError
 from daemon.local.sockets import free_port
 from daemon.local.speech import noise, wav_bytes
-from daemon.pipeline import Pipeline, PipelineSettings, Request
-from daemon.ports import Tally
+from daemon.local.stack import LocalStack
+from daemon.pipeline import Pipeline
+from daemon.ports import PipelineSettings, Request, Tally
 
 RUN = "00000000-0000-4000-8000-000000000001"
 CLIPS = 12
@@ -244,6 +245,28 @@ async def test_a_turn_that_is_cancelled_gives_its_claims_back(
         turn.cancel()
     assert claimed(db) == 0
     assert drafted_by_machine(db).keys() == set(clips[:4])
+
+
+async def test_claims_of_a_turn_that_an_outage_ended_are_given_back_after_it(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database, local_stack: LocalStack
+) -> None:
+    """Nobody counts a claimed clip as ready: left alone, they would wait for their lease and for the next sweep."""
+
+    async def before(_numbers: list[int]) -> None:
+        await asyncio.to_thread(local_stack.stop_gateway)
+
+    ears.before = before
+    with pytest.raises(TemporaryError) as caught:
+        await pipeline.turn(Request(version))
+    assert caught.value.reason == "database-away"
+    assert claimed(db) > 0
+    with pytest.raises(TemporaryError):
+        await pipeline.give_back()
+    await asyncio.to_thread(local_stack.start_gateway)
+    await pipeline.give_back()
+    assert claimed(db) == 0
+    ears.before = None
+    assert await pipeline.turn(Request(version)) == Tally(written=CLIPS)
 
 
 async def test_a_turn_that_is_cancelled_while_it_claims_gives_back_what_it_gets(

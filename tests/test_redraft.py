@@ -75,7 +75,7 @@ async def test_a_dry_run_counts_and_changes_nothing_then_the_label_is_drafted(
     before = everything(db)
     dry = ambara(clean_stack, folder, *command, "--dry-run")
     assert (dry.returncode, everything(db)) == (0, before), dry.stderr
-    assert "6 clips in 1 runs would be drafted" in " ".join(dry.stdout.split())
+    assert "6 clips would be drafted" in " ".join(dry.stdout.split())
 
     rows = clip_rows(db)
     done = ambara(clean_stack, folder, *command)

@@ -92,9 +92,7 @@ async def _redraft(
             loaded = await drafter.load(model_maker(settings.model))
         eligible = await store.count_manual(loaded.fingerprint, chosen)
         if dry_run:
-            console.print(
-                f"{eligible} clips in {len(chosen)} runs would be drafted by {loaded.name}. Nothing was changed."
-            )
+            console.print(f"{eligible} clips would be drafted by {loaded.name}. Nothing was changed.")
             return
         version, _ = await store.register(loaded.name, loaded.fingerprint, loaded.describe(), go_live=False)
         local = dict.fromkeys(chosen, directory) if directory else {}
