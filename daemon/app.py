@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import socket
@@ -42,7 +43,8 @@ GOODBYE_S = 5.0
 
 def new_worker() -> str:
     """A name for this process that no other one has, on any host, after any restart."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:100]  # it becomes part of a Realtime filter
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
