@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 from daemon.local import DEFAULT_PORT
+from daemon.local.folder import AlreadyRunning, wipe
 from daemon.local.gateway_server import child_environment
 from daemon.local.process import Identity
 from daemon.local.record import Record, exclusive
-from daemon.local.stack import AlreadyRunning, LocalStack, Report, wipe
+from daemon.local.stack import LocalStack, Report
 
 _READY, _ALREADY, _MISTAKE, _FAILED = "ready", "already", "mistake", "failed"
 _PATIENCE_S = 60.0

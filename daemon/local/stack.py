@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +15,17 @@ import psycopg
 
 from daemon.errors import ConfigurationError
 from daemon.local import origin
+from daemon.local.folder import clear, keep_previous_logs, temporary_folder, wipe
 from daemon.local.gateway_server import GatewayServer
 from daemon.local.keys import Keys, mint
 from daemon.local.lite import Lite
 from daemon.local.node import packages
-from daemon.local.postgres import Postgres, drop_data, has_data
+from daemon.local.postgres import Postgres
 from daemon.local.process import Identity, Nursery
 from daemon.local.record import Record, erase, exclusive
 from daemon.local.sockets import port_is_free
 
 Report = Callable[[str], None]
-
-
-class AlreadyRunning(ConfigurationError):  # noqa: N818 - a state of affairs, for `up` not even an error
-    """Another process runs a stack in this folder."""
 
 
 class LocalStack:
@@ -67,9 +63,9 @@ class LocalStack:
         TemporaryError with a log's last line.
         """
         temporary = folder is None
-        folder = _temporary_folder() if folder is None else folder.resolve()
+        folder = temporary_folder() if folder is None else folder.resolve()
         with exclusive(folder):
-            _clear(folder, ephemeral=ephemeral)
+            clear(folder, ephemeral=ephemeral)
             if port and not port_is_free(port):
                 raise ConfigurationError(
                     f"Port {port} of 127.0.0.1 is taken; choose another one, or 0 for any free one."
@@ -181,7 +177,7 @@ class LocalStack:
     def _start_all(self, *, minimal: bool) -> None:
         packages(self._report)
         clock = _Stopwatch(self._report)
-        _keep_previous_logs(self.folder / "logs")
+        keep_previous_logs(self.folder / "logs")
         self.start_postgres()
         origin.prepare(self.db_url, minimal=minimal)
         clock.say("PostgreSQL with the editor's tables and Ambara's migrations")
@@ -203,39 +199,6 @@ class LocalStack:
         owner = Identity.of(os.getpid())
         assert owner is not None
         Record(self.url, self.db_url, self._ephemeral, owner, alive).write(self.folder)
-
-
-def wipe(folder: Path) -> None:
-    """Delete the data of a stopped stack: tables and objects. Its keys and logs stay."""
-    drop_data(folder)
-    shutil.rmtree(folder / "lite", ignore_errors=True)
-
-
-def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ambara-")).resolve()
-    folder.chmod(0o711)  # the database's user passes through; files with secrets are closed themselves
-    return folder
-
-
-def _clear(folder: Path, *, ephemeral: bool) -> None:
-    record = Record.read(folder)
-    if record is not None and record.running():
-        raise AlreadyRunning(f"A stack already runs in {folder}; stop it with: ambara local down --dir {folder}")
-    if record is not None:
-        record.sweep(folder)
-    if record is not None and record.ephemeral:
-        wipe(folder)
-    if ephemeral and has_data(folder):
-        raise ConfigurationError(
-            f"The folder {folder} holds data that are to be kept; choose another folder for an ephemeral stack."
-        )
-
-
-def _keep_previous_logs(logs: Path) -> None:
-    logs.mkdir(exist_ok=True)
-    for name in ("postgres", "lite", "gateway"):
-        if (log := logs / f"{name}.log").exists():
-            log.replace(logs / f"{name}.log.old")
 
 
 def _runs(child: subprocess.Popen[bytes] | None) -> bool:
