@@ -8,35 +8,40 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-from daemon.backoff import backoff
+from daemon.backoff import patiently
 from daemon.clips import ClipStore
 from daemon.clock import Clock
 from daemon.config import Settings
+from daemon.database import Database
 from daemon.dispatcher import Dispatcher
 from daemon.drafter import Drafter
-from daemon.errors import AmbaraError, ConfigurationError, TemporaryError, first_error
+from daemon.errors import AmbaraError, ConfigurationError, PermanentError, TemporaryError, first_error
 from daemon.executor import Executor
 from daemon.feed import Feed, FeedSettings
+from daemon.learning.freezing import ReadAudio
+from daemon.learning.ledger import Ledger
+from daemon.learning.loop import Loop
 from daemon.notify import Notifier
-from daemon.parts import audio_reader, model_maker, pipeline_settings, run_directories
+from daemon.observer import Observer
+from daemon.parts import audio_reader, model_maker, pipeline_settings, policy_of, run_directories
 from daemon.pipeline import Pipeline
 from daemon.supabase_client import connect, http_client
+from handlers.commands import Lane
 from handlers.drafting import why_not_draft
 from handlers.events import SweepDue
-from handlers.policy import DraftingPolicy, Policy
 from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 BEAT_S = 15.0
+CHECKPOINT_S = 90.0
+"""Seconds that a trainer may take to write its checkpoint when the daemon stops."""
 GOODBYE_S = 5.0
 """Seconds that a shutdown may take to give back claims."""
 
@@ -61,13 +66,13 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
         http = await stack.enter_async_context(http_client())
         key = settings.supabase.key.get_secret_value()
         worker = new_worker()
-        store = ClipStore(await connect(settings.supabase.url, key, http), worker)
+        client = await connect(settings.supabase.url, key, http)
+        store = ClipStore(client, worker)
+        ledger = Ledger(Database(client), worker, settings.supabase.bucket)
         drafter = Drafter()
         stack.callback(drafter.close)
-        serving = _serve(settings, store, drafter, stack, notifier, wait=wait)
-        await _until(stop, serving)
-        notifier.stopping()
-        log.info("stopping")
+        serving = _serve(settings, store, ledger, drafter, stack, notifier, wait=wait)
+        await _until(stop, serving, lambda: _goodbye(notifier))
         with suppress(AmbaraError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await store.release()
@@ -75,8 +80,8 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
     log.info("stopped")
 
 
-async def _prepare(settings: Settings, store: ClipStore, drafter: Drafter, *, wait: bool) -> dict[str, Path]:
-    """Reach the database, load the model, make it known. Returns the local directories of runs."""
+async def _prepare(settings: Settings, store: ClipStore, loop: Loop, drafter: Drafter, *, wait: bool) -> None:
+    """Reach the database, load the live model, make it known."""
     try:
         await store.check(settings.supabase.bucket)
     except TemporaryError as error:
@@ -84,45 +89,46 @@ async def _prepare(settings: Settings, store: ClipStore, drafter: Drafter, *, wa
             raise ConfigurationError(
                 f"There is no Supabase at {settings.supabase.url}: {error} Check SUPABASE_URL and the network."
             ) from None
-        await _patiently(lambda: store.check(settings.supabase.bucket))
+        await patiently(lambda: store.check(settings.supabase.bucket), "Supabase")
+    live = await patiently(loop.ledger.live, "Supabase")
+    if live and live.kind != "base":
+        try:
+            log.info("loading the model", version=live.id, name=live.name)
+            await drafter.load(await loop.sources.maker(live))
+            drafter.version = live.id
+            log.info("model ready", version=live.id, live=live.id, **drafter.model.describe())
+        except PermanentError as error:
+            log.warning("the live version cannot be served here", version=live.id, why=str(error))
+        else:
+            return
     log.info("loading the model", base=settings.model.base, language=settings.model.language)
     model = await drafter.load(model_maker(settings.model))
     facts = model.describe()
-    version, live = await _patiently(lambda: store.register(model.name, model.fingerprint, facts, go_live=True))
-    drafter.version = version
-    log.info("model ready", version=version, live=live.id if live else None, **facts)
-    return await _patiently(lambda: run_directories(store, settings.audio.run_dirs))
-
-
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until Supabase answers: it may come up after the daemon."""
-    failures = 0
-    while True:
-        try:
-            return await ask()
-        except TemporaryError as error:
-            failures += 1
-            pause = backoff(failures)
-            log.warning("waiting for Supabase", error=str(error), again_in_s=round(pause, 1))
-            await asyncio.sleep(pause)
+    drafter.version, live_now = await patiently(
+        lambda: store.register(model.name, model.fingerprint, facts, go_live=True), "Supabase"
+    )
+    log.info("model ready", version=drafter.version, live=live_now.id if live_now else None, **facts)
 
 
 async def _serve(
-    settings: Settings, store: ClipStore, drafter: Drafter, stack: AsyncExitStack, notifier: Notifier, *, wait: bool
+    settings: Settings,
+    store: ClipStore,
+    ledger: Ledger,
+    drafter: Drafter,
+    stack: AsyncExitStack,
+    notifier: Notifier,
+    *,
+    wait: bool,
 ) -> None:
     """Prepare, then serve for ever. An unforeseen error in any part ends all of it: systemd starts a whole daemon."""
-    local = await _prepare(settings, store, drafter, wait=wait)
+    loop = Loop(settings, ledger)
+    await _prepare(settings, store, loop, drafter, wait=wait)
+    local = await patiently(lambda: run_directories(store, settings.audio.run_dirs), "Supabase")
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
-        pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
-        parts = Parts(
-            settings,
-            store,
-            drafter,
-            notifier,
-            Executor(tasks, pipeline, lambda event: parts.ring(event)),  # noqa: PLW0108 - `parts` comes later
-        )
+        parts = Parts(settings, store, drafter, notifier, loop, reader.read, tasks)
+        await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
         parts.ring(SweepDue())
@@ -135,16 +141,38 @@ class Parts:
     """The running parts, wired to each other."""
 
     def __init__(
-        self, settings: Settings, store: ClipStore, drafter: Drafter, notifier: Notifier, executor: Executor
+        self,
+        settings: Settings,
+        store: ClipStore,
+        drafter: Drafter,
+        notifier: Notifier,
+        loop: Loop,
+        read: ReadAudio,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._store = store
         self._drafter = drafter
         self._notifier = notifier
-        self._executor = executor
         self._ready = False
         self._blocked: str | None = None
-        policy = Policy(drafting=DraftingPolicy(batches_per_turn=settings.drafting.batches_per_turn))
-        self.dispatcher = Dispatcher(self._observe, executor.start, policy)
+        self.loop = loop
+        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting))
+        turns = asyncio.Lock()
+        self._promoter = loop.promoter(drafter, turns, tasks)
+        self._executor = Executor(
+            tasks,
+            pipeline,
+            lambda event: self.ring(event),  # noqa: PLW0108 - `ring` comes later
+            turns,
+            lambda: drafter.version,
+            trainer=loop.trainer(read),
+            judge=loop.judge(),
+            promoter=self._promoter,
+        )
+        self._observer = Observer(
+            store, loop.ledger, loop.sources.registry, lambda: drafter.version, lambda: self._executor.busy
+        )
+        self.dispatcher = Dispatcher(self._observe, self._executor.start, policy_of(settings))
         self.ring = self.dispatcher.ring
         self.feed: Feed | None = None
         if settings.realtime.enabled:
@@ -156,18 +184,19 @@ class Parts:
             )
             self.feed = Feed(feed, self.ring, self._canary)
 
-    async def _observe(self) -> Snapshot:
-        live, ready = await self._store.snapshot()
-        snapshot = Snapshot(live=live, loaded=self._drafter.version, ready=ready, busy=self._executor.busy)
-        blocked = why_not_draft(snapshot) if ready else None
-        if blocked != self._blocked and self._executor.busy == frozenset():
+    async def _observe(self, *, learning: bool) -> Snapshot:
+        snapshot = await self._observer.observe(learning=learning)
+        blocked = why_not_draft(snapshot) if snapshot.ready else None
+        if blocked and self._promoter.trouble:
+            blocked = f"{blocked}: {self._promoter.trouble}"
+        if blocked != self._blocked and Lane.DRAFT not in snapshot.busy:
             self._blocked = blocked
             if blocked:
                 log.warning("not drafting", why=blocked)
         if not self._ready:
             self._ready = True
-            self._notifier.ready(f"live v{live}, {ready} ready")
-            log.info("ready", live=live, clips_ready=ready)
+            self._notifier.ready(f"live v{snapshot.live}, {snapshot.ready} ready")
+            log.info("ready", live=snapshot.live, clips_ready=snapshot.ready)
         return snapshot
 
     async def beat(self) -> None:
@@ -181,7 +210,7 @@ class Parts:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "version": self._drafter.version,
-            **self._drafter.model.describe(),
+            **self._drafter.describe(),
             "drafted": total.written,
             "dropped": total.dropped,
             "failed": total.failed,
@@ -190,6 +219,12 @@ class Parts:
             "feed_reason": self.feed.reason if self.feed else None,
         }
         return await self._store.beat(state)
+
+
+def _goodbye(notifier: Notifier) -> None:
+    """A trainer under way writes a checkpoint first: ask the service manager for the time."""
+    notifier.stopping(CHECKPOINT_S)
+    log.info("stopping")
 
 
 def _on_signals(stop: asyncio.Event) -> None:
@@ -205,14 +240,19 @@ def _on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, asked, number)
 
 
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or `stop` is set. The only error that comes out alone is an `AmbaraError`."""
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None], stopping: Callable[[], None]) -> None:
+    """Run `work` until it ends or `stop` is set; `stopping` is called before it is cancelled.
+
+    The only error that comes out alone is an `AmbaraError`.
+    """
     try:
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(work)
-            stopping = tasks.create_task(stop.wait())
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            asked = tasks.create_task(stop.wait())
+            await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                stopping()
             running.cancel()
-            stopping.cancel()
+            asked.cancel()
     except* AmbaraError as group:
         raise first_error(group) from None

@@ -1,13 +1,14 @@
 """The queue of clips and the guarded write: every statement that the daemon sends to the database.
 
 Each is one function of `supabase/migrations`, idempotent or harmless to repeat, because after a lost answer nobody
-knows whether it was carried out. `ambara_submit` is the only way in this project to write to `clips`.
+knows whether it was carried out. `ambara_submit` is the daemon's only way to write to `clips`; a person's wish to have
+an older draft back takes the same guarded way (`ambara_restore`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
 from postgrest.exceptions import APIError
@@ -15,25 +16,12 @@ from pydantic import ValidationError
 from storage3.exceptions import StorageApiError
 from supabase import AsyncClient
 
+from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, translate
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this code needs `ambara_schema_version()` to be, at least."""
-
-_FOREIGN = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})  # function or table unknown
-_DENIED = frozenset({"42501", "PGRST301", "PGRST302", "401", "403"})
-_NO_SUCH_ROLE = "22023"
-"""The server could not become the role that the key names; other functions use this code for their arguments."""
-
-_OF_THE_DATA = frozenset({"21", "22", "23", "38", "39", "42", "44", "54", "P0"})
-"""Classes of SQLSTATE that a statement gets for what it says. Any other is the server's own trouble."""
-
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
-"""What comes of reading an answer that some other web server gave."""
-T = TypeVar("T")
-
-MIGRATE = "Apply Ambara's migrations: `ambara migrate` with SUPABASE_DB_URL set, or `supabase db push`."
 
 
 class ClipStore:
@@ -45,17 +33,18 @@ class ClipStore:
 
     def __init__(self, client: AsyncClient, worker: str) -> None:
         self._client = client
+        self._database = Database(client)
         self.worker = worker
 
     async def check(self, bucket: str) -> None:
         """Raise `ConfigurationError` unless the key is the service role's, and migrations and bucket are there."""
-        role = await self._call("ambara_whoami", {}, str)
+        role = await self._database.call("ambara_whoami", {}, str)
         if role in {"anon", "authenticated"}:
             raise ConfigurationError(
                 f"The key speaks for the role {role}, which may not write drafts. "
                 "Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key."
             )
-        found = await self._call("ambara_schema_version", {}, int)
+        found = await self._database.call("ambara_schema_version", {}, int)
         if found < SCHEMA_VERSION:
             raise ConfigurationError(
                 f"The database has Ambara's schema {found}, and {SCHEMA_VERSION} is needed. {MIGRATE}"
@@ -74,17 +63,17 @@ class ClipStore:
                 reason="bucket-missing",
             ) from None
         except httpx.HTTPError as error:
-            raise _translate(error, "Storage") from None
+            raise translate(error, "Storage") from None
         except ValidationError:  # the bucket is there, with dates in a shape that the client does not read
             pass
-        except _UNREADABLE:
-            raise _not_supabase("Storage") from None
+        except UNREADABLE:
+            raise not_supabase("Storage") from None
 
     async def register(
         self, name: str, fingerprint: str, detail: Mapping[str, Any], *, go_live: bool
     ) -> tuple[int, ModelVersion | None]:
         """Make a model known. Returns its version number and the version that is live now."""
-        return await self._call(
+        return await self._database.call(
             "ambara_register_model",
             {"p_name": name, "p_fingerprint": fingerprint, "p_detail": dict(detail), "p_go_live": go_live},
             lambda a: (int(a["version"]), ModelVersion(**a["live"]) if a["live"] else None),
@@ -92,13 +81,16 @@ class ClipStore:
 
     async def snapshot(self) -> tuple[int | None, int]:
         """The number of the live version, and how many clips want a draft (counting stops at 1,000)."""
-        return await self._call("ambara_snapshot", {}, lambda a: (a["live"], int(a["ready"])))
+        return await self._database.call("ambara_snapshot", {}, lambda a: (a["live"], int(a["ready"])))
 
     async def claim(
         self, version: int, limit: int, lease_s: float, *, manual: bool = False, runs: Sequence[str] | None = None
     ) -> list[Claim]:
-        """Claim up to `limit` clips in the editor's order. With `manual`, clips that `version` has not drafted last."""
-        return await self._call(
+        """Claim up to `limit` clips: those never drafted first, each group in the editor's order.
+
+        With `manual`, clips that `version` has not drafted last.
+        """
+        return await self._database.call(
             "ambara_claim",
             {
                 "p_worker": self.worker,
@@ -113,7 +105,7 @@ class ClipStore:
 
     async def submit(self, version: int, drafts: Sequence[Drafted]) -> dict[str, Outcome]:
         """Write drafts under the guard. Returns the outcome for each clip id."""
-        return await self._call(
+        return await self._database.call(
             "ambara_submit",
             {
                 "p_worker": self.worker,
@@ -144,30 +136,34 @@ class ClipStore:
             }
             for f in failures
         ]
-        await self._call("ambara_fail", {"p_worker": self.worker, "p_failures": items, "p_manual": manual}, int)
+        await self._database.call(
+            "ambara_fail", {"p_worker": self.worker, "p_failures": items, "p_manual": manual}, int
+        )
 
     async def renew(self, clip_ids: Sequence[str], lease_s: float) -> None:
         """Hold claims for another `lease_s` seconds."""
-        await self._call(
+        await self._database.call(
             "ambara_renew", {"p_worker": self.worker, "p_clips": list(clip_ids), "p_lease_s": lease_s}, int
         )
 
     async def release(self, clip_ids: Sequence[str] | None = None) -> None:
         """Give back claims: those named, or all of this worker's."""
         ids = list(clip_ids) if clip_ids is not None else None
-        await self._call("ambara_release", {"p_worker": self.worker, "p_clips": ids}, int)
+        await self._database.call("ambara_release", {"p_worker": self.worker, "p_clips": ids}, int)
 
     async def beat(self, state: Mapping[str, Any]) -> int:
         """Say what this daemon is doing. Returns the number of the beat, which Realtime brings back."""
-        return await self._call("ambara_beat", {"p_worker": self.worker, "p_state": dict(state)}, int)
+        return await self._database.call("ambara_beat", {"p_worker": self.worker, "p_state": dict(state)}, int)
 
     async def leave(self) -> None:
         """Take this daemon's row away."""
-        await self._call("ambara_leave", {"p_worker": self.worker}, lambda _: None)
+        await self._database.call("ambara_leave", {"p_worker": self.worker}, lambda _: None)
 
     async def count_manual(self, fingerprint: str, runs: Sequence[str]) -> int:
         """How many clips of `runs` a re-draft by this model would draft."""
-        return await self._call("ambara_count_manual", {"p_fingerprint": fingerprint, "p_runs": list(runs)}, int)
+        return await self._database.call(
+            "ambara_count_manual", {"p_fingerprint": fingerprint, "p_runs": list(runs)}, int
+        )
 
     async def runs_labelled(self, label: str) -> list[str]:
         """The ids of the runs with this label. Labels are not unique."""
@@ -183,18 +179,9 @@ class ClipStore:
             rows: Any = (await query.order("id").limit(1000).execute()).data
             return [str(row["id"]) for row in rows]
         except (APIError, httpx.HTTPError) as error:
-            raise _translate(error, "runs") from None
-        except _UNREADABLE:
-            raise _not_supabase("runs") from None
-
-    async def _call(self, function: str, arguments: Mapping[str, Any], parse: Callable[[Any], T]) -> T:
-        """Call a function of the database and read its answer."""
-        try:
-            return parse((await self._client.rpc(function, dict(arguments)).execute()).data)
-        except (APIError, httpx.HTTPError) as error:
-            raise _translate(error, function) from None
-        except _UNREADABLE:
-            raise _not_supabase(function) from None
+            raise translate(error, "runs") from None
+        except UNREADABLE:
+            raise not_supabase("runs") from None
 
 
 def _claim(row: Mapping[str, Any]) -> Claim:
@@ -205,28 +192,4 @@ def _claim(row: Mapping[str, Any]) -> Claim:
         duration_s=row["duration_sec"],
         fence=int(row["fence"]),
         attempts=int(row["attempts"]),
-    )
-
-
-def _not_supabase(what: str) -> TemporaryError:
-    return TemporaryError(f"What answers for {what} is no Supabase project.", reason="not-supabase")
-
-
-def _translate(error: APIError | httpx.HTTPError, what: str) -> TemporaryError | ConfigurationError:
-    """The daemon's word for a failure of the Data API. The original text may hold a URL or a row, and is not kept."""
-    if isinstance(error, httpx.HTTPError):
-        return TemporaryError(f"Supabase does not answer ({type(error).__name__} in {what}).", reason="database-away")
-    code = str(error.code or "")
-    if code in _FOREIGN:
-        return ConfigurationError(f"The database does not know {what}. {MIGRATE}", reason="migration-missing")
-    if code in _DENIED or (what, code) == ("ambara_whoami", _NO_SUCH_ROLE):
-        return ConfigurationError(
-            f"The database refuses {what} to this key (code {code}). "
-            "Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key.",
-            reason="key-refused",
-        )
-    its_own = len(code) == 5 and code[:2] in _OF_THE_DATA
-    return TemporaryError(
-        f"The database could not carry out {what} (code {code or 'unknown'}).",
-        reason="database-error" if its_own else "database-away",
     )

@@ -10,114 +10,31 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import SecretStr, ValidationError
 
 from daemon.complaints import check_names, sentence
 from daemon.credentials import URL_VARIABLE, check_key, check_url, read_key
 from daemon.errors import ConfigurationError
+from daemon.sections import (
+    AudioSettings,
+    DraftingSettings,
+    LogSettings,
+    ModelSettings,
+    PromotionSettings,
+    RealtimeSettings,
+    Section,
+    StateSettings,
+    SupabaseSettings,
+    TrainingSettings,
+)
 
 PLACES = (Path("ambara.toml"), Path("/etc/ambara/ambara.toml"))
 """Where the file is looked for when neither ``--config`` nor ``AMBARA_CONFIG`` names one; the first wins."""
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
-
-def _place(value: object, info: ValidationInfo) -> object:
-    """A path as people write it: ``~/`` is the home, and a relative one starts at the file that names it."""
-    if not isinstance(value, str):
-        return value
-    if not value.strip():
-        raise ValueError("it is empty, and should name a directory")
-    base, home = (info.context or {}).get("base", Path()), (info.context or {}).get("home", Path.home())
-    return home / value[2:] if value.startswith("~/") else base / value
-
-
-_Place = Annotated[Path, BeforeValidator(_place), Field(strict=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class SupabaseSettings(_Section):
-    """The project. `key` never shows itself in `repr` or `str`."""
-
-    url: str
-    key: SecretStr
-    bucket: _Text = "clips"
-
-
-class ModelSettings(_Section):
-    """The model that drafts."""
-
-    family: _Text = "whisper"
-    base: _Text = "openai/whisper-small"
-    revision: _Text | None = None
-    language: _Text = "mg"
-    task: Literal["transcribe", "translate"] = "transcribe"
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-
-
-class DraftingSettings(_Section):
-    """How much is drafted at a time."""
-
-    batch_clips: Annotated[int, Field(ge=1, le=512)] = 16
-    batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] = 240.0
-    claim_clips: Annotated[int, Field(ge=1, le=1000)] = 64
-    batches_per_turn: Annotated[int, Field(ge=1, le=1000)] = 8
-    lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 45.0
-    sweep_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30.0
-    fetches: Annotated[int, Field(ge=1, le=64)] = 8
-
-    @model_validator(mode="after")
-    def _a_claim_fills_a_batch(self) -> Self:
-        if self.claim_clips < self.batch_clips:
-            raise ValueError(f"claim_clips ({self.claim_clips}) is less than batch_clips ({self.batch_clips})")
-        return self
-
-
-class AudioSettings(_Section):
-    """Where audio is besides the bucket, and how much of it one clip may be."""
-
-    run_dirs: Mapping[str, _Place] = Field(default_factory=dict)
-    max_minutes: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 30.0
-    max_mebibytes: Annotated[int, Field(ge=1, le=4096)] = 200
-
-
-class RealtimeSettings(_Section):
-    """Whether changes are listened for. Without it the sweep finds them."""
-
-    enabled: bool = True
-    canary_seconds: Annotated[float, Field(ge=5, le=3600, allow_inf_nan=False)] = 60.0
-
-
-class StateSettings(_Section):
-    """What outlives a restart."""
-
-    directory: _Place
-
-
-class LogSettings(_Section):
-    """What is logged, and how it looks."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
-
-
-class Settings(_Section):
+class Settings(Section):
     """All of it."""
 
     supabase: SupabaseSettings
@@ -125,6 +42,8 @@ class Settings(_Section):
     drafting: DraftingSettings = DraftingSettings()
     audio: AudioSettings = AudioSettings()
     realtime: RealtimeSettings = RealtimeSettings()
+    training: TrainingSettings = TrainingSettings()
+    promotion: PromotionSettings = PromotionSettings()
     state: StateSettings
     log: LogSettings = LogSettings()
 
@@ -201,7 +120,7 @@ def _sections() -> dict[str, tuple[str, ...]]:
     return {
         name: tuple(key for key in kind.model_fields if kind.model_fields[key].annotation is not SecretStr)
         for name, kind in kinds.items()
-        if isinstance(kind, type) and issubclass(kind, _Section)
+        if isinstance(kind, type) and issubclass(kind, Section)
     }
 
 

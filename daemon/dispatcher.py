@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 import structlog
 
 from daemon.backoff import backoff
 from daemon.errors import AmbaraError
-from handlers import handle
+from handlers import handle, needs_learning
 from handlers.commands import Command
 from handlers.events import Event
 from handlers.policy import Policy
@@ -22,12 +23,19 @@ from handlers.snapshot import Snapshot
 log = structlog.get_logger(__name__)
 
 
+class Observe(Protocol):
+    """`daemon.observer.Observer.observe`."""
+
+    def __call__(self, *, learning: bool) -> Awaitable[Snapshot]:
+        """Read the truth."""
+
+
 class Dispatcher:
     """Asks the same questions again whenever somebody rings."""
 
     def __init__(
         self,
-        observe: Callable[[], Awaitable[Snapshot]],
+        observe: Observe,
         start: Callable[[Command], None],
         policy: Policy,
     ) -> None:
@@ -58,7 +66,7 @@ class Dispatcher:
         events, self._inbox = self._inbox, {}
         began = time.monotonic()
         try:
-            snapshot = await self._observe()
+            snapshot = await self._observe(learning=needs_learning(events))
         except AmbaraError as error:
             self.failures += 1
             pause = backoff(self.failures)

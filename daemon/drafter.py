@@ -35,16 +35,42 @@ class Drafter:
         assert self._model is not None, "load() comes first"
         return self._model
 
+    def describe(self) -> dict[str, Any]:
+        """Facts about the loaded model; none between two."""
+        return self._model.describe() if self._model else {}
+
     async def load(self, make: Callable[[], Transcriber]) -> Transcriber:
         """Make the model in its thread and warm it up. Whatever `make` raises comes out here."""
-
-        def work() -> Transcriber:
-            model = make()
-            model.warm_up()
-            return model
-
-        self._model = await self._run(work)
+        self._model = await self._run(lambda: _made(make))
         return self._model
+
+    async def prepare(self, make: Callable[[], Transcriber]) -> Transcriber:
+        """Make another model beside the hot one, which goes on drafting meanwhile; `use` makes it the hot one.
+
+        Whatever `make` raises comes out here, the want of memory for two models included.
+        """
+        future: asyncio.Future[Transcriber] = asyncio.get_running_loop().create_future()
+        # Not a pool's thread: the end of the process would wait for it.
+        threading.Thread(target=_answer, args=(lambda: _made(make), future), name="prepare", daemon=True).start()
+        return await future
+
+    async def use(self, model: Transcriber, version: int) -> None:
+        """Put a prepared model in place of the hot one, after the batch that is on the device."""
+
+        def exchange() -> None:
+            self._model = model
+
+        await self._run(exchange)
+        self.version = version
+
+    async def unload(self) -> None:
+        """Drop the model, to make room for another. Nothing can be drafted until `load`."""
+
+        def drop() -> None:
+            self._model = None
+
+        self.version = None
+        await self._run(drop)
 
     async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
         """Draft a batch; see `Transcriber.transcribe`."""
@@ -65,13 +91,24 @@ class Drafter:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            work, future = job
-            try:
-                result, error = work(), None
-            except BaseException as caught:  # handed to the caller, whatever it is
-                result, error = None, caught
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+            _answer(*job)
+            del job  # or the model that it dropped would stay in memory until the next
+
+
+def _made(make: Callable[[], Transcriber]) -> Transcriber:
+    model = make()
+    model.warm_up()
+    return model
+
+
+def _answer(work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    """Do the work in this thread and tell the loop."""
+    try:
+        result, error = work(), None
+    except BaseException as caught:  # handed to the caller, whatever it is
+        result, error = None, caught
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, assert_never
 
 import structlog
 
@@ -12,7 +12,7 @@ from daemon.backoff import backoff
 from daemon.errors import AmbaraError
 from daemon.pipeline import Pipeline
 from daemon.ports import Request, Tally
-from handlers.commands import Command, Draft, Lane
+from handlers.commands import Command, Draft, Evaluate, Lane, Promote, Reject, Swap, Train
 from handlers.events import ClipsDrafted, Event, SweepDue
 
 log = structlog.get_logger(__name__)
@@ -20,20 +20,61 @@ log = structlog.get_logger(__name__)
 IDLE_PAUSE_S = 1.0
 
 
+class Trains(Protocol):
+    """`daemon.learning.trainer.Trainer`."""
+
+    async def train(self, command: Train) -> Event | None:
+        """Train to the end."""
+
+
+class Judges(Protocol):
+    """`daemon.learning.judge.Judge`."""
+
+    async def evaluate(self, command: Evaluate) -> Event | None:
+        """Compare a candidate with the live version."""
+
+
+class Promotes(Protocol):
+    """`daemon.learning.promoter.Promoter`."""
+
+    async def promote(self, command: Promote) -> Event | None:
+        """Make a candidate live."""
+
+    async def reject(self, command: Reject) -> Event | None:
+        """Turn a candidate down."""
+
+    async def swap(self, command: Swap) -> Event | None:
+        """Take the live version into memory."""
+
+
 class Executor:
-    """Runs at most one effect per lane, inside the given TaskGroup. An unforeseen error ends the group."""
+    """Runs at most one effect per lane, inside the given TaskGroup. An unforeseen error ends the group.
+
+    `turns` is held for as long as a turn of drafting lasts; `loaded` tells which version is in memory.
+    """
 
     def __init__(
         self,
         tasks: asyncio.TaskGroup,
         pipeline: Pipeline,
         ring: Callable[[Event], None],
+        turns: asyncio.Lock,
+        loaded: Callable[[], int | None],
+        *,
+        trainer: Trains,
+        judge: Judges,
+        promoter: Promotes,
     ) -> None:
         self._tasks = tasks
         self._pipeline = pipeline
         self._ring = ring
+        self._turns = turns
+        self._loaded = loaded
+        self._trainer = trainer
+        self._judge = judge
+        self._promoter = promoter
         self._busy: set[Lane] = set()
-        self._failures = 0
+        self._failures: dict[Lane, int] = {}
         self.total = Tally()
         """Everything drafted since the start."""
 
@@ -46,40 +87,71 @@ class Executor:
         """Begin an effect. The lane must be free."""
         assert command.lane not in self._busy, f"{command.lane} is busy"
         self._busy.add(command.lane)
+        self._tasks.create_task(self._carry_out(command), name=type(command).__name__)
+
+    def _effect(self, command: Command) -> Coroutine[Any, Any, Event | None]:
         match command:
             case Draft():
-                self._tasks.create_task(self._draft(command), name="draft")
+                return self._draft(command)
+            case Swap():
+                return self._promoter.swap(command)
+            case Train():
+                return self._trainer.train(command)
+            case Evaluate():
+                return self._judge.evaluate(command)
+            case Promote():
+                return self._promoter.promote(command)
+            case Reject():
+                return self._promoter.reject(command)
             case _:
                 assert_never(command)
 
-    async def _draft(self, command: Draft) -> None:
-        done: Event = ClipsDrafted()
+    async def _carry_out(self, command: Command) -> None:
+        """Do it, and ring. Whatever is understood and fails leaves its lane busy for a pause, and a sweep follows."""
         try:
-            tally = await self._pipeline.turn(Request(command.version, batches=command.batches))
-            self._failures = 0
-            self.total += tally
-            if not tally.written:
-                # Something was ready and nothing was written: an editor holds the row, or another worker was quicker.
-                # Asking again at once would be a busy loop.
-                await asyncio.sleep(IDLE_PAUSE_S)
-            if tally != Tally():
-                log.info(
-                    "drafted",
-                    version=command.version,
-                    written=tally.written,
-                    dropped=tally.dropped,
-                    failed=tally.failed,
-                )
+            done = await self._effect(command)
+            self._failures.pop(command.lane, None)
         except AmbaraError as error:
-            self._failures += 1
-            pause = backoff(self._failures)
-            log.warning("drafting interrupted", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             done = SweepDue()
+            pause = self._pause(command.lane)
+            log.warning(
+                "interrupted",
+                what=type(command).__name__.lower(),
+                reason=error.reason,
+                error=str(error),
+                again_in_s=round(pause, 1),
+            )
             await asyncio.sleep(pause)
-            await self._give_back()
+            if command.lane is Lane.DRAFT:
+                await self._give_back()
         finally:
             self._busy.discard(command.lane)
-        self._ring(done)
+        if done:
+            self._ring(done)
+
+    async def _draft(self, command: Draft) -> Event:
+        async with self._turns:
+            if self._loaded() != command.version:
+                return ClipsDrafted()  # the model changed while this waited: the same questions again
+            tally = await self._pipeline.turn(Request(command.version, batches=command.batches))
+        self.total += tally
+        if not tally.written:
+            # Something was ready and nothing was written: an editor holds the row, or another worker was quicker.
+            # Asking again at once would be a busy loop.
+            await asyncio.sleep(IDLE_PAUSE_S)
+        if tally != Tally():
+            log.info(
+                "drafted",
+                version=command.version,
+                written=tally.written,
+                dropped=tally.dropped,
+                failed=tally.failed,
+            )
+        return ClipsDrafted()
+
+    def _pause(self, lane: Lane) -> float:
+        self._failures[lane] = self._failures.get(lane, 0) + 1
+        return backoff(self._failures[lane])
 
     async def _give_back(self) -> None:
         """Let go of the claims of an interrupted turn, however long the database is away."""
@@ -87,7 +159,6 @@ class Executor:
             try:
                 await self._pipeline.give_back()
             except AmbaraError:
-                self._failures += 1
-                await asyncio.sleep(backoff(self._failures))
+                await asyncio.sleep(self._pause(Lane.DRAFT))
             else:
                 return

@@ -24,9 +24,9 @@ class Notifier:
         """The daemon is at work."""
         self._send("READY=1", _status(status))
 
-    def stopping(self) -> None:
-        """The daemon is shutting down."""
-        self._send("STOPPING=1")
+    def stopping(self, within_s: float) -> None:
+        """The daemon is shutting down, and wants so many seconds for it."""
+        self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 
     def _send(self, *lines: str) -> None:
         if not self._address:

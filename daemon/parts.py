@@ -13,10 +13,12 @@ from daemon.asr.errors import ModelError
 from daemon.asr.transcriber import Transcriber
 from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
 from daemon.clips import ClipStore
-from daemon.config import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
+from daemon.config import Settings
 from daemon.decode import Decoder
 from daemon.errors import ConfigurationError
 from daemon.ports import PipelineSettings
+from daemon.sections import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
+from handlers.policy import DraftingPolicy, Policy, PromotionPolicy, TrainingPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,27 @@ def pipeline_settings(drafting: DraftingSettings) -> PipelineSettings:
         claim_clips=drafting.claim_clips,
         lease_s=drafting.lease_seconds,
         fetches=drafting.fetches,
+    )
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Every threshold of the decisions, from the settings."""
+    training, promotion = settings.training, settings.promotion
+    return Policy(
+        drafting=DraftingPolicy(batches_per_turn=settings.drafting.batches_per_turn),
+        training=TrainingPolicy(
+            enabled=training.enabled,
+            min_new_clips=training.min_new_clips,
+            min_new_minutes=training.min_new_minutes,
+            growth=training.growth,
+            cooldown_minutes=training.cooldown_minutes,
+            hours=training.window(),
+        ),
+        promotion=PromotionPolicy(
+            min_gain=promotion.min_gain,
+            min_clips=promotion.min_clips,
+            min_recordings=promotion.min_recordings,
+        ),
     )
 
 

@@ -9,18 +9,45 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from handlers.commands import Command
-from handlers.drafting import draft
-from handlers.events import ClipsChanged, ClipsDrafted, Event, SweepDue
+from handlers.drafting import draft, swap
+from handlers.events import (
+    ClipsChanged,
+    ClipsDrafted,
+    EvaluationFinished,
+    Event,
+    ModelPromoted,
+    ModelRejected,
+    ModelSwapped,
+    SweepDue,
+    TrainingFailed,
+    TrainingFinished,
+)
 from handlers.policy import Policy
+from handlers.promotion import evaluate, promote
 from handlers.snapshot import Snapshot
+from handlers.training import train
 
 Handler = Callable[[Snapshot, Policy], Iterable[Command]]
 
 DECISIONS: Mapping[type[Event], tuple[Handler, ...]] = {
     ClipsChanged: (draft,),
-    ClipsDrafted: (draft,),
-    SweepDue: (draft,),  # every decision that stands above
+    ClipsDrafted: (swap, draft),
+    TrainingFinished: (evaluate,),
+    TrainingFailed: (train,),  # the cool-down applies
+    EvaluationFinished: (promote,),
+    ModelPromoted: (swap, draft),
+    ModelRejected: (train,),
+    ModelSwapped: (draft,),  # everything pending is stale now: that is the re-draft
+    SweepDue: (swap, draft, promote, evaluate, train),  # every decision that stands above
 }
+
+LEARNING: frozenset[Handler] = frozenset({train, evaluate, promote})
+"""The decisions that look at `Snapshot.learning`."""
+
+
+def needs_learning(events: Collection[Event]) -> bool:
+    """Whether a decision after these events looks at `Snapshot.learning`."""
+    return any(handler in LEARNING for event in events for handler in DECISIONS[type(event)])
 
 
 def handle(events: Collection[Event], snapshot: Snapshot, policy: Policy) -> list[Command]:

@@ -1,10 +1,10 @@
-"""Shall we draft?"""
+"""Shall we draft, and with which version?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from handlers.commands import Command, Draft, Lane
+from handlers.commands import Command, Draft, Lane, Swap
 from handlers.policy import Policy
 from handlers.snapshot import Snapshot
 
@@ -13,6 +13,12 @@ def draft(snapshot: Snapshot, policy: Policy) -> Iterable[Command]:
     """Draft what is ready with the live version, when this process has it loaded and the lane is free."""
     if snapshot.live is not None and why_not_draft(snapshot) is None:
         yield Draft(version=snapshot.live, batches=policy.drafting.batches_per_turn)
+
+
+def swap(snapshot: Snapshot, _policy: Policy) -> Iterable[Command]:
+    """Load the live version when another one is in memory: somebody promoted it, here or on another host."""
+    if snapshot.live is not None and snapshot.live != snapshot.loaded:
+        yield Swap(version=snapshot.live)
 
 
 def why_not_draft(snapshot: Snapshot) -> str | None:

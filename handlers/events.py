@@ -20,5 +20,55 @@ class ClipsDrafted:
     """A turn of drafting has ended; there may be more to do."""
 
 
-Event = SweepDue | ClipsChanged | ClipsDrafted
-EVENTS: tuple[type[Event], ...] = (SweepDue, ClipsChanged, ClipsDrafted)
+@dataclass(frozen=True, slots=True)
+class TrainingFinished:
+    """A run has ended with a candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFailed:
+    """A run has ended without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFinished:
+    """A candidate was compared with the live version."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPromoted:
+    """Another version is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRejected:
+    """A candidate was turned down."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSwapped:
+    """Another version is in this process's memory."""
+
+
+Event = (
+    SweepDue
+    | ClipsChanged
+    | ClipsDrafted
+    | TrainingFinished
+    | TrainingFailed
+    | EvaluationFinished
+    | ModelPromoted
+    | ModelRejected
+    | ModelSwapped
+)
+EVENTS: tuple[type[Event], ...] = (
+    SweepDue,
+    ClipsChanged,
+    ClipsDrafted,
+    TrainingFinished,
+    TrainingFailed,
+    EvaluationFinished,
+    ModelPromoted,
+    ModelRejected,
+    ModelSwapped,
+)

@@ -56,7 +56,7 @@ def populated(db: Db) -> Db:
         """
         with r as (insert into runs (label) values ('r') returning id)
         insert into clips (run_id, file_name, status, corrected_transcription, duration_sec)
-        select id, n, s, c, 90 from r, (values
+        select id, n, s, c, 30 from r, (values
           ('a', 'pending', null), ('b', 'pending', null), ('c', 'pending', null),
           ('d', 'pending', 'half'), ('e', 'corrected', 'whole'), ('f', 'discarded', null)) v (n, s, c)
         """
@@ -85,7 +85,7 @@ def test_one_screen(populated: Db, clean_stack: AnyStack) -> None:
         "2 ready, 1 failed",
         "1 with a person at work",
         "4 pending, 1 corrected, 1 discarded",
-        "1 new, 1.5 minutes",
+        "1 new, 0.5 minutes",
         "1 × audio-broken",
         "It is no [red]WAV[/red]�[2J.",
         "v1 on cuda (openai/whisper-small), 41 drafted",

@@ -301,6 +301,6 @@ def test_the_sample_shows_every_key_with_its_default(tmp_path: Path) -> None:
 
     defaults, sample = facts(load(None, ENV)), facts(shown)
     changed = {name for name in defaults if defaults[name] != sample[name]}
-    assert changed == {"model.revision", "state.directory", "audio.run_dirs"}
+    assert changed == {"model.revision", "state.directory", "audio.run_dirs", "promotion.anchor"}
     named = set(SET_LINE.findall(SAMPLE)) | {"key", "run_dirs"}
     assert {name.partition(".")[2] for name in defaults} <= named

@@ -68,7 +68,7 @@ async def test_a_daemon_told_not_to_listen_that_starts_before_supabase_does(
     local_stack.stop_gateway()
     with daemon_process(local_stack, tmp_path, ready=False, env=manager, **settings) as daemon:
         try:
-            daemon.wait_for("waiting for Supabase")
+            daemon.wait_for("waiting", what="Supabase")
         finally:
             local_stack.start_gateway()
         daemon.wait_for("ready")

@@ -30,8 +30,8 @@ def test_every_message_arrives_as_systemd_reads_it(
     notifier = Notifier.from_environment()
     notifier.ready("live v3, 12 ready")
     assert receiver.recv(4096) == b"READY=1\nSTATUS=live v3, 12 ready"
-    notifier.stopping()
-    assert receiver.recv(4096) == b"STOPPING=1"
+    notifier.stopping(90.0)
+    assert receiver.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
 
 
 def test_a_line_break_in_a_status_is_no_second_assignment(manager: tuple[str, socket.socket]) -> None:

@@ -107,6 +107,24 @@ async def test_claims_come_in_the_editors_order(editor: Editor, store: ClipStore
     assert [c.file_name for c in await claim_all(store, version)] == [f"clips/{i}.wav" for i in (1, 3, 2, 0)]
 
 
+async def test_what_was_never_drafted_comes_before_what_is_drafted_again(
+    editor: Editor, store: ClipStore, version: int
+) -> None:
+    """However far behind a long queue of stale drafts it stands; within each group the editor's order holds."""
+    old = [{"file_name": f"clips/{i:02}.wav", "priority": 100 - i} for i in range(20)]
+    await editor.sync_extraction(old)
+    await store.submit(version, [drafted(c) for c in await claim_all(store, version)])
+    new = [{"file_name": f"clips/new-{i}.wav", "priority": i} for i in range(2)]
+    run = await editor.sync_extraction(new)
+    second, _ = await store.register("second", "e" * 64, {}, go_live=True)
+    first = [c.file_name for c in await store.claim(second, 3, 60)]
+    assert first == ["clips/new-1.wav", "clips/new-0.wav", "clips/00.wav"]
+    assert [c.file_name for c in await store.claim(second, 3, 60)] == [f"clips/{i:02}.wav" for i in (1, 2, 3)]
+    await editor.sync_extraction([{"file_name": "clips/new-2.wav", "priority": -1}], run_id=run)
+    rest = [c.file_name for c in await claim_all(store, second)]
+    assert rest == ["clips/new-2.wav", *(f"clips/{i:02}.wav" for i in range(4, 20))]
+
+
 TOUCHES: dict[str, Act] = {
     "saved": lambda e, c: e.save(c, "human"),
     "autosaved": lambda e, c: e.autosave(c, "hum"),
@@ -397,8 +415,8 @@ async def test_corrections_are_counted_by_status_and_text(editor: Editor, db: Da
     assert counted()["clips"] == 2
     db.execute("insert into training_runs default values")
     db.execute(
-        "insert into training_samples select (select max(id) from training_runs), id, md5(corrected_transcription) "
-        "from clips where status = 'corrected'"
+        "insert into training_samples (run_id, clip_id, text_md5, audio_tag) "
+        "select r.id, t.clip_id, t.text_md5, t.audio_tag from training_runs r, ambara_trainable('clips') t"
     )
     assert counted()["clips"] == 0
     await editor.save(clips[0], "one, better")

@@ -54,7 +54,7 @@ def help_of(*names: str) -> str:
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("ambara")])
 def test_the_command_exists_with_its_options(command: str) -> None:
     words = shlex.split(command.replace("'", ""))[1:]
-    names = [words[0]] + ([words[1]] if words[0] == "local" else [])
+    names = [words[0]] + ([words[1]] if words[0] in {"local", "models"} else [])
     known = help_of(*names)
     for word in words:
         if word.startswith("-"):

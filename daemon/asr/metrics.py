@@ -31,22 +31,47 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     """
     import jiwer
 
-    return _pooled(jiwer.process_words, references, hypotheses)
+    return _pooled(jiwer.process_words, references, hypotheses, normalise)
+
+
+def raw_word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """As `word_error_rate`, over the words as they are written: case and punctuation count, only spacing does not."""
+    import jiwer
+
+    return _pooled(jiwer.process_words, references, hypotheses, _spaced)
 
 
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """As `word_error_rate`, over characters; a space between words counts as one."""
     import jiwer
 
-    return _pooled(jiwer.process_characters, references, hypotheses)
+    return _pooled(jiwer.process_characters, references, hypotheses, normalise)
 
 
-def _pooled(align: Callable[..., Any], references: Sequence[str], hypotheses: Sequence[str]) -> float:
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Word edits and reference words of one pair, normalised: what `word_error_rate` pools."""
+    import jiwer
+
+    return _edits(jiwer.process_words([normalise(reference)], [normalise(hypothesis)]))
+
+
+def _pooled(
+    align: Callable[..., Any], references: Sequence[str], hypotheses: Sequence[str], fold: Callable[[str], str]
+) -> float:
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references cannot be compared with {len(hypotheses)} hypotheses.")
     if not references:
         return 0.0
-    found = align([normalise(text) for text in references], [normalise(text) for text in hypotheses])
-    edits: int = found.substitutions + found.deletions + found.insertions
-    length: int = found.hits + found.substitutions + found.deletions
+    edits, length = _edits(align([fold(text) for text in references], [fold(text) for text in hypotheses]))
     return edits / length if length else float(edits > 0)
+
+
+def _edits(found: Any) -> tuple[int, int]:
+    return (
+        found.substitutions + found.deletions + found.insertions,
+        found.hits + found.substitutions + found.deletions,
+    )
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())

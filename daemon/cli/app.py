@@ -26,7 +26,12 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "run": "daemon.cli.run:run",
     "re-draft": "daemon.cli.redraft:redraft",
+    "export": "daemon.cli.export:export",
+    "train": "daemon.cli.train:train",
+    "models": "daemon.cli.models:app",
+    "drafts": "daemon.cli.drafts:drafts",
     "status": "daemon.cli.status:status",
+    "why": "daemon.cli.why:why",
     "migrate": "daemon.cli.migrate:migrate",
     "local": "daemon.cli.local:app",
     "demo": "daemon.cli.demo:demo",

@@ -1,4 +1,4 @@
-"""`ambara demo`: watch pending clips being drafted, with nothing but this machine."""
+"""`ambara demo`: a team's whole round, with nothing but this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 from daemon.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from daemon.local.demo import Story
+    from daemon.local.demo.story import Story
 
 console = Console(highlight=False)
 
@@ -26,21 +26,25 @@ def demo(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write what happened, clip by clip, to this file.")
     ] = None,
-    clips: Annotated[int, typer.Option(min=6, max=400, help="How many clips are spoken and drafted.")] = 40,
+    rounds: Annotated[int, typer.Option(min=1, max=3, help="How often people correct and the daemon learns.")] = 1,
+    clips: Annotated[
+        int, typer.Option(min=6, max=400, help="How many clips stay pending to the end, beside those corrected.")
+    ] = 40,
 ) -> None:
-    """Start an embedded Supabase and the daemon, insert clips, and watch them being drafted.
+    """Start an embedded Supabase and the daemon; clips arrive, people correct some, the daemon learns from them.
 
-    It ends by itself, leaves nothing running, and exits with 0 if every clip that wanted a draft got one and no
-    person's row was touched.
+    It fine-tunes a small Whisper, judges it on held-out tapes, swaps it in and drafts everything pending again: a few
+    minutes. It ends by itself, leaves nothing running, and exits with 0 if every round made the drafts better and no
+    word of a person was changed.
 
     [bold]Examples[/bold]
 
         ambara demo
 
-        ambara demo --clips 100 --json story.json
+        ambara demo --rounds 3 --json story.json
     """
     try:
-        from daemon.local.demo import play
+        from daemon.local.demo.play import play
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"The demo needs the extra `local` (module {error.name} is missing): pip install 'ambara[local]'."
@@ -51,12 +55,12 @@ def demo(
         # PostgreSQL may run under another user when this one is root.
         Path(folder).chmod(0o711)
         with show.bar:
-            story = asyncio.run(play(clips, Path(folder), show))
+            story = asyncio.run(play(rounds, clips, Path(folder), show))
     _conclude(story)
     if json_file:
         json_file.write_text(json.dumps(story.record(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         console.print(f"Written to {json_file}")
-    if not all(clip.well for clip in story.clips):
+    if not story.well():
         raise typer.Exit(1)
 
 
@@ -66,7 +70,7 @@ class _Terminal:
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, console=console, transient=True)
-        self._task = self.bar.add_task("drafted", visible=False)
+        self._task = self.bar.add_task("", visible=False)
 
     def phase(self, title: str) -> None:
         self.bar.update(self._task, visible=False)
@@ -75,32 +79,54 @@ class _Terminal:
     def say(self, line: str) -> None:
         console.print(Text(f"  {line}", style="dim"))
 
-    def progress(self, drafted: int, total: int) -> None:
-        self.bar.update(self._task, completed=drafted, total=total, visible=True)
-        if drafted == total:
-            self.say(f"{drafted} of {total} drafted")
+    def progress(self, what: str, done: int, total: int) -> None:
+        self.bar.update(self._task, description=what, completed=done, total=total, visible=True)
+        if done == total:
+            self.say(f"{what}: {done} of {total}")
 
 
 def _conclude(story: Story) -> None:
-    drafts = Table(title="What was said, and what was drafted (some of it)", title_justify="left")
-    for heading in ("said", "drafted", "log-probability"):
-        drafts.add_column(heading)
-    for clip in story.spoken()[:8]:
-        drafts.add_row(Text(clip.reference), Text(clip.draft["text"]), f"{clip.draft['confidence'] or 0:.2f}")
-    people = Table(title="What belongs to people", title_justify="left")
-    for heading in ("row of", "its text", "touched"):
-        people.add_column(heading)
-    for clip in story.clips:
-        if not clip.eligible:
-            text = clip.after["corrected_transcription"] or clip.after["draft_transcription"] or ""
-            people.add_row(clip.written_by, Text(text), "yes" if clip.touched else "no")
     console.print()
-    console.print(drafts)
-    console.print(people)
-    eligible = [clip for clip in story.clips if clip.eligible]
-    touched = sum(clip.touched for clip in story.clips if not clip.eligible)
+    console.print(_rounds(story))
+    console.print(_examples(story))
+    live = next((each for each in reversed(story.rounds) if each.stage == "live"), None)
+    if live:
+        console.print(Text(f"Version {live.version} is live: {live.reason}."))
     console.print(
-        f"{sum(bool(c.draft) for c in eligible)} of {len(eligible)} clips drafted, word error rate "
-        f"{story.word_error_rate():.1%}; {touched} rows of people touched."
+        f"{story.words_changed()} human words changed in {len(story.people())} rows that belong to people."
+        if story.words_changed() == 0
+        else f"{story.words_changed()} rows of people were CHANGED."
     )
     console.print("Seconds: " + ", ".join(f"{name} {value:g}" for name, value in story.seconds.items()) + ".")
+
+
+def _rounds(story: Story) -> Table:
+    table = Table(title="Word error rate of the drafts", title_justify="left")
+    for heading in ("round", "corrected", "held-out tapes", "waiting clips", "version", "drafted again", "seconds"):
+        table.add_column(heading)
+    for each in story.rounds:
+        judged = each.held_out
+        table.add_row(
+            str(each.number),
+            f"{each.corrections} clips",
+            f"{_percent(judged['live_wer'])} → {_percent(judged['candidate_wer'])}" if judged else "?",
+            f"{_percent(each.waiting_before)} → {_percent(each.waiting_after)}",
+            f"{each.version} {each.stage}",
+            f"{each.redrafted} pending clips",
+            f"{each.seconds:.0f}",
+        )
+    return table
+
+
+def _examples(story: Story) -> Table:
+    table = Table(title="What was said, and how it was drafted (some of it)", title_justify="left")
+    for heading in ("said", "first draft", "last draft"):
+        table.add_column(heading)
+    for clip in story.waiting()[:8]:
+        if clip.drafts:
+            table.add_row(Text(clip.reference), Text(clip.drafts[0]["text"]), Text(clip.drafts[-1]["text"]))
+    return table
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %"

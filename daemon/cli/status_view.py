@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from daemon.cli.plain import moment
+from daemon.cli.plain import text as _text
+
 SILENT_S = 150.0
 """Seconds. A daemon says something every 30 s; one that missed five is not well."""
 PUBLISHED = ("clips", "ambara_daemons")
@@ -29,6 +32,8 @@ def show(found: Found, url: str) -> None:
     table.add_row("held", _held(found.get("held", {})))
     table.add_row("clips", _counts(found.get("clips", {}), ("pending", "corrected", "discarded")))
     table.add_row("corrections", _corrections(found.get("new_corrections", {})))
+    table.add_row("training", _training(found.get("training") or {}))
+    table.add_row("candidate", _candidate(found.get("candidate")))
     console.print(table)
     for lines in (_failures(found.get("failures", ())), _daemons(found.get("daemons", ()))):
         console.print()
@@ -50,15 +55,10 @@ def publication_advice(published: Sequence[str]) -> str | None:
     )
 
 
-def _text(value: object, style: str = "") -> Text:
-    """As plain text: no markup, and no control character that a terminal would obey."""
-    return Text("".join(c if c.isprintable() else "�" for c in str(value)), style)
-
-
 def _live(live: Found | None) -> Text:
     if not live:
         return _text("no version yet: it goes live when `ambara run` has loaded its model", "yellow")
-    since = str(live.get("since") or "?").replace(" ", "T")[:16].replace("T", " ")
+    since = moment(live.get("since"))
     return _text(f"v{live['id']}  {live['name']} ({live['kind']}), since {since}, {live['drafts']:,} drafts")
 
 
@@ -74,6 +74,49 @@ def _held(held: Mapping[str, int]) -> Text:
 
 def _corrections(new: Mapping[str, float]) -> Text:
     return _text(f"{new.get('clips', 0):,} new, {new.get('minutes', 0):,.1f} minutes")
+
+
+def _training(training: Found) -> Text:
+    """The run that is under way, or how the last one ended."""
+    if active := training.get("active"):
+        detail = active.get("detail") or {}
+        where = "left by its worker, goes on soon" if active.get("abandoned") else f"on {active.get('worker')}"
+        return _text(", ".join([f"run {active['run']} makes v{active['version']} {where}", *_progress(detail)]))
+    asked = "; asked for by a person" if training.get("asked") else ""
+    last = training.get("last")
+    if not last:
+        return _text(f"no run yet{asked}")
+    said = f"run {last['run']} (v{last['version']}) {last['status']} {moment(last.get('ended_at'))}"
+    said += f", {last['clips']:,} clips" if last.get("clips") else ""
+    if last["status"] == "failed":
+        return _text(f"{said}: {last.get('reason') or 'no reason'}{asked}", "yellow")
+    return _text(f"{said}{asked}")
+
+
+def _progress(detail: Found) -> list[str]:
+    """How far a run is, as far as it says."""
+    parts = [str(detail["phase"])] if detail.get("phase") else []
+    if detail.get("steps"):
+        parts.append(f"step {detail.get('step', 0):,} of {detail['steps']:,}")
+    if detail.get("loss") is not None:
+        parts.append(f"loss {detail['loss']:.3f}")
+    if detail.get("wer") is not None:
+        parts.append(f"word error rate {detail['wer']:.1%}")
+    if (left := detail.get("seconds_left")) is not None:
+        parts.append(f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left")
+    return parts
+
+
+def _candidate(candidate: Found | None) -> Text:
+    if not candidate:
+        return _text("none")
+    named = f"v{candidate['version']}  {candidate['name']}, since {moment(candidate.get('since'))}"
+    compared = candidate.get("comparison")
+    if not compared:
+        return _text(f"{named}, not compared yet")
+    rates = f"{compared['live_wer']:.1%} -> {compared['candidate_wer']:.1%}"
+    clips = f"{compared['clips']:,} held-out clips"
+    return _text(f"{named}: word error rate {rates} on {clips} against v{compared['against']}")
 
 
 def _failures(failures: Sequence[Found]) -> list[Text]:

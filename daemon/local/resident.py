@@ -21,13 +21,15 @@ GOODBYE_S = 20.0
 
 
 @asynccontextmanager
-async def running_daemon(stack: LocalStack, folder: Path) -> AsyncIterator[None]:
+async def running_daemon(stack: LocalStack, folder: Path, settings: str = "") -> AsyncIterator[None]:
     """`ambara run` as a process of its own with the carried model, ready; its log is `folder`/daemon.log.
+
+    `settings` is TOML: sections beside ``[model]``.
 
     Raises `TemporaryError` with the log's last line when it does not become ready.
     """
     config = folder / "ambara.toml"
-    config.write_text(f'[model]\nbase = "{BASE_MODEL}"\nlanguage = "mg"\n', encoding="utf-8")
+    config.write_text(f'[model]\nbase = "{BASE_MODEL}"\nlanguage = "mg"\n{settings}', encoding="utf-8")
     address = folder / "notify.sock"
     env = {
         **os.environ,

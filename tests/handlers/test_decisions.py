@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,4 +59,4 @@ def test_the_core_imports_the_standard_library_alone() -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] in {"handlers", "__future__", "collections", "dataclasses", "enum", "typing"}
+                assert name.split(".")[0] in {"handlers", *sys.stdlib_module_names}

@@ -66,10 +66,11 @@ class DaemonProcess:
                 found.append(line)
         return found
 
-    def wait_for(self, event: str, *, times: int = 1, guard_s: float = READY_S, **fields: Any) -> Line:
-        """Wait until an event was logged so many times. Returns the last."""
+    def wait_for(self, event: str, *, times: int = 1, guard_s: float = READY_S, never: str = "", **fields: Any) -> Line:
+        """Wait until an event was logged so many times, and `never` not once. Returns the last."""
         deadline = time.monotonic() + guard_s
         while len(found := self.said(event, **fields)) < times:
+            assert not (never and self.said(never)), self.output
             assert self.running, f"the daemon ended with {self.child.returncode}:\n{self.output}"
             assert time.monotonic() < deadline, f"no {event!r} within {guard_s} s:\n{self.output}"
             time.sleep(0.05)
@@ -132,8 +133,8 @@ def environment(project: Project, folder: Path) -> dict[str, str]:
 
 
 def write_config(folder: Path, **sections: Any) -> Path:
-    """`folder`/ambara.toml with the carried model and JSON lines, unless `sections` say otherwise."""
-    known: Sections = {"model": {"base": str(BASE)}, "log": {"format": "json"}}
+    """`folder`/ambara.toml with the carried model, JSON lines and no training, unless `sections` say otherwise."""
+    known: Sections = {"model": {"base": str(BASE)}, "training": {"enabled": False}, "log": {"format": "json"}}
     merged = {name: {**known.get(name, {}), **sections.get(name, {})} for name in {**known, **sections}}
     lines = [f"[{name}]\n{''.join(_assignment(key, value) for key, value in merged[name].items())}" for name in merged]
     config = folder / "ambara.toml"
@@ -156,6 +157,6 @@ def ambara(project: Project, folder: Path, *arguments: str, **env: str) -> subpr
 
 def _assignment(key: str, value: Any) -> str:
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{json.dumps(name)} = {json.dumps(str(item))}" for name, item in value.items())
+        inner = ", ".join(f"{json.dumps(name)} = {json.dumps(item, default=str)}" for name, item in value.items())
         return f"{key} = {{ {inner} }}\n"
     return f"{key} = {json.dumps(value)}\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
@@ -43,3 +44,41 @@ class WhisperSettings:
     batch_size: int = 16
     """Windows on the device at once; halved for the rest of a call when its memory runs out."""
     guards: GuardSettings = field(default_factory=GuardSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """What to fine-tune, and how. The last weights are kept: none are chosen by how they do on held-out clips."""
+
+    base: str = "openai/whisper-small"
+    """The model to start from: a hub id or a directory."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; ignored for a directory."""
+    language: str = "mg"
+    """Code or English name, as Whisper knows it."""
+    task: Task = "transcribe"
+    device: Device = "auto"
+    epochs: float = 10.0
+    batch_size: int = 4
+    """Clips on the device at once. When its memory runs out, fewer, with more accumulation: a step stays as large."""
+    gradient_accumulation: int = 2
+    """Batches per step."""
+    learning_rate: float = 1e-5
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    weight_decay: float = 0.01
+    eval_steps: int = 50
+    """Steps between two looks at held-out clips."""
+    eval_clips: int = 50
+    """How many of those at most, evenly spread over the held-out side. The result is only told."""
+    save_steps: int = 100
+    """Steps between two checkpoints."""
+    gradient_checkpointing: bool = False
+    """Less memory for a third more time."""
+    spec_augment: bool = True
+    """Hide stretches of the spectrogram while training."""
+    lora_rank: int = 0
+    """Above 0, train that many ranks of low-rank matrices (peft) and merge them into the weights at the end."""
+    seed: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `transformers.Seq2SeqTrainingArguments`, by name."""

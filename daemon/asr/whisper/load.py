@@ -51,6 +51,24 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     )
 
 
+def model_fingerprint(settings: WhisperSettings) -> str:
+    """The `fingerprint` that `load_transcriber` gives this model, without its weights in memory.
+
+    Raises `ModelError` as that does.
+    """
+    directory = find_model(settings.model, settings.revision)
+    _hush()
+    from transformers import GenerationConfig
+
+    try:
+        generation = GenerationConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The generation_config.json of {settings.model} cannot be read: copy the model again."
+        ) from error
+    return fingerprint(directory, *_prompt(settings, generation).values())
+
+
 def _hush() -> None:
     """transformers logs its own internals at every call and draws progress bars: errors only, unless asked for more."""
     from transformers.utils import logging

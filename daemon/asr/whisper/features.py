@@ -1,0 +1,81 @@
+"""Spectrograms, computed once, on disk: an Arrow file that is mapped into memory while training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.asr.whisper.dataset import Example, LeftOutError, Preparer, Row
+
+_AT_ONCE = 16
+"""Rows held in memory before they are written."""
+
+Matrix = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Examples on disk."""
+
+    rows: Any
+    """A `datasets.Dataset` of ``features`` (see `packed`) and ``labels``, in the order of the rows."""
+    lengths: list[int]
+    """Tokens per example."""
+    seconds: float
+    left_out: dict[str, int]
+    """Reason -> rows."""
+
+
+def prepare(preparer: Preparer, rows: Iterable[Row], file: Path, step: Callable[[int], bool]) -> Prepared | None:
+    """Compute the examples of rows into an Arrow file. `step` is told how many rows are done; None when it says stop.
+
+    Raises `OSError` when the disk is full.
+    """
+    from datasets import Dataset, Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    columns = Features({"features": List(Value("float32")), "labels": List(Value("int32"))})
+    lengths: list[int] = []
+    left_out: Counter[str] = Counter()
+    seconds = 0.0
+    with ArrowWriter(path=str(file), features=columns, writer_batch_size=_AT_ONCE) as writer:
+        for done, row in enumerate(rows, start=1):
+            try:
+                example = preparer.example(row)
+            except LeftOutError as error:
+                left_out[str(error)] += 1
+            else:
+                writer.write(_as_row(example))
+                lengths.append(len(example.labels))
+                seconds += example.seconds
+            if step(done):
+                return None
+        if lengths:
+            writer.finalize()
+    examples = Dataset.from_file(str(file)).with_format("numpy") if lengths else None
+    return Prepared(examples, lengths, seconds, dict(left_out))
+
+
+def packed(features: Matrix) -> Matrix:
+    """Without the last frames that are all alike, which is the silence that pads the window; one of them stays."""
+    alike = (features == features[:, -1:]).all(axis=0)
+    different = np.flatnonzero(~alike)
+    return features[:, : int(different[-1]) + 2] if len(different) else features[:, :1]
+
+
+def unpacked(flat: Matrix, mels: int, frames: int) -> Matrix:
+    """The spectrogram of the whole window, exactly as it was before `packed` and flattening."""
+    features = flat.reshape(mels, -1)
+    return np.pad(features, ((0, 0), (0, frames - features.shape[1])), mode="edge")
+
+
+def _as_row(example: Example) -> dict[str, Any]:
+    return {
+        "features": packed(example.features).reshape(-1),
+        "labels": np.array(example.labels, dtype=np.int32),
+    }

@@ -1,0 +1,75 @@
+"""Where a training starts from: the base model's files, opened as far as the work needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, WhisperConfig
+
+from daemon.asr.errors import ModelError
+from daemon.asr.training import TrainingError
+from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
+from daemon.asr.whisper.files import find_model, fingerprint
+from daemon.asr.whisper.load import _check_window, _hush, _load_model, _load_processor, _prompt, choose_device
+
+
+@dataclass(frozen=True)
+class Start:
+    """A base model on disk, and the device to train it on."""
+
+    name: str
+    directory: Path
+    prompt: dict[str, str]
+    """What `generate` takes: language and task, or nothing for an English-only model."""
+    room: int
+    """Tokens that the decoder holds."""
+    device: torch.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over what the training starts from. Reads every byte."""
+        return fingerprint(self.directory, *self.prompt.values())
+
+    @property
+    def weights(self) -> int:
+        """Bytes."""
+        return sum(file.stat().st_size for file in self.directory.glob("model*.safetensors"))
+
+    def processor(self) -> Any:
+        """Tokenizer and feature extractor, as they are on disk."""
+        return _load_processor(self.directory, self.name)
+
+    def model(self) -> Any:
+        """The weights in full precision: the optimiser's small steps would be lost in less."""
+        return _load_model(self.directory, self.name, torch.float32)
+
+
+def open_start(settings: TrainingSettings) -> Start:
+    """Find the base and see that it can be trained as asked. Raises `TrainingError`."""
+    try:
+        directory = find_model(settings.base, settings.revision)
+        _hush()
+        config = WhisperConfig.from_pretrained(directory)
+        asked = WhisperSettings(settings.base, language=settings.language, task=settings.task)
+        start = Start(
+            name=settings.base,
+            directory=directory,
+            prompt=_prompt(asked, _generation(directory)),
+            room=config.max_target_positions,
+            device=choose_device(settings.device),
+        )
+        _check_window(settings.base, start.processor().feature_extractor.chunk_length, config.max_source_positions)
+    except ModelError as error:
+        raise TrainingError("base", str(error)) from error
+    return start
+
+
+def _generation(directory: Path) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(directory)
+    except OSError:  # none is there: it has no table of languages, and that is said
+        return GenerationConfig()

@@ -1,0 +1,89 @@
+"""Compares a candidate with the live version, in a child process, on recordings that neither was trained on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from daemon.errors import PermanentError
+from daemon.learning.job import EvaluateJob
+from daemon.learning.ledger import Ledger
+from daemon.learning.ports import ChildDone, ChildFailed, ChildStopped
+from daemon.learning.process import run_child
+from daemon.learning.rows import comparison
+from daemon.learning.sources import Sources
+from daemon.sections import PromotionSettings
+from handlers.commands import Evaluate
+from handlers.events import EvaluationFinished, Event, ModelRejected
+
+log = structlog.get_logger(__name__)
+
+TRIES = 3
+"""Of one candidate by one process: a child may die of what is not the candidate's fault."""
+
+
+class Judge:
+    """Carries out `Evaluate`."""
+
+    def __init__(self, ledger: Ledger, sources: Sources, settings: PromotionSettings) -> None:
+        self._ledger = ledger
+        self._sources = sources
+        self._settings = settings
+        self._failed: dict[int, int] = {}
+
+    async def evaluate(self, command: Evaluate) -> Event | None:
+        """Run both over the held-out clips and store how they compare. None: it could not be done this time.
+
+        Raises `TemporaryError` when the database is away. A candidate that cannot be loaded or heard is turned down.
+        """
+        registry = self._sources.registry
+        live = await self._ledger.version(command.against)
+        candidate = await self._ledger.version(command.version)
+        if live is None or candidate is None:
+            return None
+        try:
+            candidate_options = await asyncio.to_thread(self._sources.options, candidate)
+        except PermanentError as error:
+            return await self._reject(command.version, str(error))
+        live_options = await asyncio.to_thread(self._sources.options, live)
+        folder = registry.folder(command.version)
+        job = EvaluateJob(
+            live={"family": self._sources.family, "options": live_options},
+            candidate={"family": self._sources.family, "options": candidate_options},
+            data=folder / "data",
+            anchor=self._settings.anchor,
+            against=command.against,
+            confidence=self._settings.confidence,
+            out=folder / "evidence.json",
+        )
+        log.info("comparing", version=command.version, against=command.against)
+        end = await run_child(job.write(folder / "evaluate.json"), folder / "evaluate.log", lambda _: None)
+        match end:
+            case ChildDone():
+                found = comparison(end.result["comparison"])
+                assert found is not None
+                await self._ledger.evaluated(command.version, found)
+                log.info(
+                    "compared",
+                    version=command.version,
+                    against=command.against,
+                    live_wer=round(found.live_wer, 4),
+                    candidate_wer=round(found.candidate_wer, 4),
+                    gain_low=round(found.gain_low, 4),
+                    clips=found.clips,
+                )
+                return EvaluationFinished()
+            case ChildFailed():
+                log.warning("comparison failed", version=command.version, reason=end.reason, error=end.message)
+                self._failed[command.version] = self._failed.get(command.version, 0) + 1
+                if end.reason == "candidate" or self._failed[command.version] >= TRIES:
+                    return await self._reject(command.version, f"it could not be judged: {end.message}")
+            case ChildStopped():
+                pass
+        return None
+
+    async def _reject(self, version: int, reason: str) -> Event:
+        log.warning("rejected", version=version, why=reason)
+        await self._ledger.reject(version, reason)
+        return ModelRejected()

@@ -1,0 +1,163 @@
+"""Puts a version in the place of another, in the database and in memory, without a gap.
+
+A candidate is loaded, warmed up and tried beside the hot model before the database hears of it; then the database
+changes its mind, and the model changes between two turns of drafting. What was claimed under the old version is
+finished by the old model and drafted again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import soundfile
+import structlog
+
+from daemon.asr.metrics import character_error_rate
+from daemon.asr.transcriber import Transcriber
+from daemon.drafter import Drafter
+from daemon.errors import PermanentError
+from daemon.learning.audiofolder import held_out
+from daemon.learning.ledger import Ledger
+from daemon.learning.ports import Version
+from daemon.learning.retention import keep
+from daemon.learning.sources import Sources
+from handlers.commands import Promote, Reject, Swap
+from handlers.events import Event, ModelPromoted, ModelRejected, ModelSwapped, SweepDue
+
+log = structlog.get_logger(__name__)
+
+TRIED_ALIKE = 0.34
+"""Character error rate, against what the judge heard, below which a candidate speaks as it did there. Sums of a batch
+come out differently on a GPU, so not every letter has to agree."""
+
+
+class Promoter:
+    """Carries out `Promote`, `Reject` and `Swap`. `turns` is held by whoever drafts: models change between turns."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Sources,
+        drafter: Drafter,
+        turns: asyncio.Lock,
+        promoted: Callable[[Version], None],
+    ) -> None:
+        self._ledger = ledger
+        self._sources = sources
+        self._drafter = drafter
+        self._turns = turns
+        self._promoted = promoted
+        self.trouble: str | None = None
+        """Why the live version is not in memory, in words."""
+
+    async def promote(self, command: Promote) -> Event | None:
+        """Make a candidate live. One that does not load, or does not say what it said to the judge, is turned down."""
+        version = await self._ledger.version(command.version)
+        if version is None:
+            return None
+        try:
+            return await self._with_model(version, lambda model: self._go_live(command, version, model))
+        except PermanentError as error:
+            log.warning("rejected", version=version.id, why=str(error))
+            await self._ledger.reject(version.id, f"it passed the judge and cannot serve: {error}")
+            return ModelRejected()
+
+    async def reject(self, command: Reject) -> Event:
+        """Turn a candidate down."""
+        log.info("rejected", version=command.version, why=command.reason)
+        await self._ledger.reject(command.version, command.reason)
+        return ModelRejected()
+
+    async def swap(self, command: Swap) -> Event | None:
+        """Take into memory what somebody else made live. None: this host cannot; `trouble` says why."""
+        version = await self._ledger.version(command.version)
+        if version is None:
+            return SweepDue()
+
+        async def use(model: Transcriber) -> Event:
+            await self._use(model, version)
+            return ModelSwapped()
+
+        try:
+            return await self._with_model(version, use)
+        except PermanentError as error:
+            if self.trouble != str(error):
+                log.warning("cannot serve the live version", version=version.id, why=str(error))
+            self.trouble = str(error)
+            return None
+
+    async def _go_live(self, command: Promote, version: Version, model: Transcriber) -> Event:
+        await self._try(version, model)
+        if not await self._ledger.promote(version.id, expected=command.against, reason=command.reason):
+            return SweepDue()  # another version is live by now: the comparison says nothing any more
+        log.info("promoted", version=version.id, over=command.against, why=command.reason)
+        await self._use(model, version)
+        self._promoted(version)
+        await self.retain()
+        return ModelPromoted()
+
+    async def _with_model(self, version: Version, then: Callable[[Transcriber], Awaitable[Event]]) -> Event:
+        """Load a version beside the hot model, or in its place where memory does not hold both; then do something.
+
+        Raises `PermanentError` if it does not load; the hot model then serves on.
+        """
+        make = await self._sources.maker(version)
+        try:
+            model = await self._drafter.prepare(make)
+        except (MemoryError, RuntimeError) as error:
+            if not _no_room(error):
+                raise PermanentError(f"It fails on this device ({type(error).__name__}).", reason="model") from None
+            log.warning("no room for two models: drafting waits until the new one is loaded", version=version.id)
+            return await self._alone(version, make, then)
+        return await then(model)
+
+    async def _alone(
+        self, version: Version, make: Callable[[], Transcriber], then: Callable[[Transcriber], Awaitable[Event]]
+    ) -> Event:
+        before = self._drafter.version
+        async with self._turns:
+            await self._drafter.unload()
+            try:
+                model = await self._drafter.load(make)
+            except (MemoryError, RuntimeError, PermanentError) as error:
+                log.warning("the version does not fit", version=version.id, error=type(error).__name__)
+                if before and (old := await self._ledger.version(before)):
+                    await self._drafter.load(await self._sources.maker(old))
+                    self._drafter.version = before
+                raise PermanentError("It does not fit into this device's memory.", reason="model") from None
+        return await then(model)
+
+    async def _use(self, model: Transcriber, version: Version) -> None:
+        async with self._turns:
+            await self._drafter.use(model, version.id)
+        self.trouble = None
+        log.info("model swapped", version=version.id, **model.describe())
+
+    async def _try(self, version: Version, model: Transcriber) -> None:
+        """Let it hear one held-out clip again. Raises `PermanentError` unless it says about what the judge heard."""
+        registry = self._sources.registry
+
+        def hear() -> tuple[str, str] | None:
+            evidence = registry.read_evidence(version.id)
+            said = {clip["clip_id"]: clip["candidate"]["text"] for clip in evidence["clips"]} if evidence else {}
+            for entry in held_out(registry.folder(version.id) / "data"):
+                if said.get(entry.clip_id):
+                    path = registry.folder(version.id) / "data" / entry.file
+                    wave, _ = soundfile.read(path, dtype="float32")
+                    return said[entry.clip_id], model.transcribe([wave])[0].text
+            return None
+
+        heard = await asyncio.to_thread(hear)
+        if heard and character_error_rate([heard[0]], [heard[1]]) > TRIED_ALIKE:
+            raise PermanentError("It says something else than it said to the judge.", reason="model")
+
+    async def retain(self) -> None:
+        """Remove the weights of versions that nobody will want back."""
+        versions = await self._ledger.versions()
+        registry = self._sources.registry
+        await asyncio.to_thread(registry.retain, keep(versions))
+
+
+def _no_room(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "memory" in str(error).lower()

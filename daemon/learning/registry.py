@@ -1,0 +1,219 @@
+"""Model versions on this host's disk: one folder each, whole only by the manifest that is written last.
+
+0007/model/           weights in safetensors, configuration, tokenizer
+0007/training.json    what it was made of
+0007/manifest.json    size and sha256 of all of these
+0007/evidence.json    how it compared, once it was judged
+0007/data/, 0007/checkpoints/    what it is made from, while it is being made and judged
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import file_digest
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from daemon.errors import PermanentError
+from daemon.learning.durable import sync, write_whole
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+ROOM = 3
+"""Times the base model's size: a checkpoint with its optimizer takes about that."""
+
+_FACTS = "training.json"
+_ASIDE = ".removed-"
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".py")
+"""Files of such names may run code when they are opened."""
+
+
+class Registry:
+    """The folders of versions under `root`, for this user alone."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, version: int) -> Path:
+        """Where a version is, or would be."""
+        return self._root / f"{version:04}"
+
+    def numbers(self) -> list[int]:
+        """The versions that have a folder here, in order."""
+        if not self._root.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal() and path.is_dir())
+
+    def publish(self, version: int, facts: Mapping[str, Any]) -> None:
+        """Make a version with a finished model/ whole, for good; then remove what it was only made with.
+
+        Can be repeated. Raises `PermanentError` if there is no model in safetensors alone, or no room to keep it.
+        """
+        folder = self.folder(version)
+        files = _files(folder, version)
+        try:
+            self._publish(version, folder, files, facts)
+        except OSError as error:
+            raise PermanentError(
+                f"Version {version} cannot be kept in {folder} ({error.strerror}): make room there.", reason="disk-full"
+            ) from error
+
+    def _publish(self, version: int, folder: Path, files: Sequence[str], facts: Mapping[str, Any]) -> None:
+        self._prepare()
+        folder.chmod(0o700)
+        (folder / MANIFEST).unlink(missing_ok=True)  # while anything changes it says nothing
+        sync(folder)
+        for file in files:
+            _flush(folder / file)
+        sync(folder / "model")
+        write_whole(folder / _FACTS, json.dumps(facts, ensure_ascii=False, indent=1).encode())
+        sync(folder)
+        manifest = {"format": FORMAT, "version": version, "files": {f: _stamp(folder / f) for f in (*files, _FACTS)}}
+        write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync(folder, self._root)
+        _drop_workings(folder)
+
+    def check(self, version: int) -> Path:
+        """The model's directory, every byte of it as it was published.
+
+        Raises `PermanentError` if this host has it not, not whole, not as it was, or with a file that may run code.
+        """
+        folder = self.folder(version)
+        files = _files(folder, version)
+        stamps = _manifest(folder, version)
+        if stamps is None:
+            raise PermanentError(f"Version {version} is not whole on this host: train again.", reason="model-torn")
+        if stamps.keys() != {*files, _FACTS} or any(_stamp(folder / file) != stamps[file] for file in stamps):
+            raise PermanentError(
+                f"Version {version} is not as it was published in {folder}: restore that folder, or choose another.",
+                reason="model-changed",
+            )
+        return folder / "model"
+
+    def whole(self, version: int) -> bool:
+        """Whether the version's files are all here in their sizes. Reads none of the weights; `check` does."""
+        folder = self.folder(version)
+        stamps = _manifest(folder, version)
+        try:
+            return bool(stamps) and all((folder / f).stat().st_size == s["bytes"] for f, s in (stamps or {}).items())
+        except (OSError, KeyError, TypeError):
+            return False
+
+    def read_facts(self, version: int) -> dict[str, Any] | None:
+        """What the version was made of; None where nothing is known here."""
+        return _read(self.folder(version) / _FACTS)
+
+    def read_evidence(self, version: int) -> dict[str, Any] | None:
+        """How the version compared with the one before; None where nothing is known here."""
+        return _read(self.folder(version) / "evidence.json")
+
+    def need_room(self, model: Path) -> None:
+        """Raise `PermanentError` unless `ROOM` times the weights of the model in directory `model` fit on the disk."""
+        self._prepare()
+        need = ROOM * sum(path.stat().st_size for path in model.glob("*.safetensors"))
+        free = shutil.disk_usage(self._root).free
+        if free < need:
+            raise PermanentError(
+                f"Training takes {need / 1e9:.1f} GB in {self._root}, where {free / 1e9:.1f} GB are free: make room.",
+                reason="disk-full",
+            )
+
+    def retain(self, keep: Collection[int]) -> None:
+        """Remove weights, data and checkpoints of versions not in `keep`. Their facts, evidence and logs stay.
+
+        A run that began since `keep` was found is not in it, has no manifest yet and a higher number: it is left alone.
+        """
+        newest = max(keep, default=0)
+        for version in self.numbers():
+            if version not in keep and (version < newest or (self.folder(version) / MANIFEST).exists()):
+                self._strip(version)
+
+    def clean(self, training: Collection[int]) -> None:
+        """Remove what a crash left behind: half removed folders, and all that is heavy of versions that never came to
+        be and are not in `training`. For the start, when nothing else is under way here."""
+        if not self._root.is_dir():
+            return
+        self._prepare()
+        for path in self._root.glob(f"{_ASIDE}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for version in self.numbers():
+            if (self.folder(version) / MANIFEST).exists():
+                _drop_workings(self.folder(version))
+            elif version not in training:
+                self._strip(version)
+
+    def _strip(self, version: int) -> None:
+        folder = self.folder(version)
+        heavy = [path for path in folder.iterdir() if path.is_dir()]
+        if not heavy:
+            return
+        # Moved before it is removed: nobody ever finds half a model under a name that loads.
+        aside = Path(mkdtemp(prefix=_ASIDE, dir=self._root))
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for path in heavy:
+            path.rename(aside / path.name)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _prepare(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.chmod(0o700)
+
+
+def _drop_workings(folder: Path) -> None:
+    """Remove what a whole version was made with: checkpoints, features, half a model."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name not in ("model", "data"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _files(folder: Path, version: int) -> list[str]:
+    """The model's files, as paths under the version's folder. Raises `PermanentError` if they are no model to open."""
+    model = folder / "model"
+    if not model.is_dir() or model.is_symlink():
+        raise PermanentError(
+            f"Version {version} is not on this host: it was trained elsewhere, or its weights were removed with time.",
+            reason="model-missing",
+        )
+    paths = sorted(model.iterdir())
+    for path in paths:
+        if path.suffix.lower() in _PICKLES or path.is_symlink() or not path.is_file():
+            raise PermanentError(
+                f"Version {version} holds {path.name}, which is no part of a model and may run code: remove it.",
+                reason="model-unsafe",
+            )
+    if not any(path.suffix == ".safetensors" for path in paths):
+        raise PermanentError(f"Version {version} holds no weights: train again.", reason="model-torn")
+    return [f"model/{path.name}" for path in paths]
+
+
+def _manifest(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
+    """File -> size and sha256; None where there is no manifest of this version."""
+    match _read(folder / MANIFEST):
+        case {"format": format_, "version": number, "files": dict(files)} if (format_, number) == (FORMAT, version):
+            return files
+    return None
+
+
+def _stamp(path: Path) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+    except OSError:
+        return None
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

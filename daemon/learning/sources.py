@@ -1,0 +1,57 @@
+"""From a row of `model_versions` to the files that it stands for on this host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.asr import families
+from daemon.asr.errors import ModelError
+from daemon.asr.transcriber import Transcriber
+from daemon.errors import PermanentError
+from daemon.learning.ports import Version
+from daemon.learning.registry import Registry
+from daemon.sections import ModelSettings
+
+
+class Sources:
+    """Knows where each version's weights are, and how a model is opened here."""
+
+    def __init__(self, registry: Registry, model: ModelSettings) -> None:
+        self.registry = registry
+        self._model = model
+
+    @property
+    def family(self) -> str:
+        """The family of every model here."""
+        return self._model.family
+
+    def options(self, version: Version) -> dict[str, Any]:
+        """What `families.load` takes for this version. Reads every byte of a trained one: call it in a thread.
+
+        Raises `PermanentError` if this host has it not, or not whole.
+        """
+        if version.kind == "trained":
+            return self.opened(str(self.registry.check(version.id)), None)
+        return self.opened(version.name, self._model.revision if version.name == self._model.base else None)
+
+    def opened(self, model: str, revision: str | None) -> dict[str, Any]:
+        """Options for a directory or hub id, opened as this host opens all models."""
+        return self._model.model_dump(exclude={"family", "base"}) | {"model": model, "revision": revision}
+
+    def base(self) -> dict[str, Any]:
+        """Options for the base model of the settings."""
+        return self.opened(self._model.base, self._model.revision)
+
+    async def maker(self, version: Version) -> Callable[[], Transcriber]:
+        """A function that loads this version. Raises `PermanentError`, now or when it is called."""
+        options = await asyncio.to_thread(self.options, version)
+        return lambda: self.make(options)
+
+    def make(self, options: Mapping[str, Any]) -> Transcriber:
+        """Load a model. Raises `PermanentError` if it cannot serve."""
+        try:
+            return families.load(self.family, options)
+        except ModelError as error:
+            raise PermanentError(str(error), reason="model") from None

@@ -1,0 +1,196 @@
+"""One training run from its row to its candidate: begin, freeze the data, let a child train, publish."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from daemon.asr import families
+from daemon.asr.errors import ModelError
+from daemon.backoff import patiently
+from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
+from daemon.learning.audiofolder import Frozen
+from daemon.learning.freezing import ReadAudio, freeze
+from daemon.learning.job import TrainJob
+from daemon.learning.ledger import Ledger
+from daemon.learning.plan import in_short, training_options, with_rehearsal
+from daemon.learning.ports import ChildFailed, ChildStopped, TrainingRun, Version
+from daemon.learning.process import run_child
+from daemon.learning.sides import decide_sides
+from daemon.learning.sources import Sources
+from daemon.sections import TrainingSettings
+from handlers.commands import Train
+from handlers.events import Event, TrainingFailed, TrainingFinished
+
+log = structlog.get_logger(__name__)
+
+LEASE_S = 90.0
+GOODBYE_S = 3.0
+
+
+class Trainer:
+    """Carries out `Train` on behalf of one worker."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Sources,
+        read: ReadAudio,
+        settings: TrainingSettings,
+        *,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self._ledger = ledger
+        self._sources = sources
+        self._registry = sources.registry
+        self._read = read
+        self._settings = settings
+        self._lease_s = lease_s
+
+    async def train(self, command: Train) -> Event | None:
+        """Train to the end. None when there was nothing to do, or another worker does it.
+
+        Raises `TemporaryError` when the database is away before the run has begun. A cancellation waits for the
+        child's checkpoint and lets go of the run, so that the next start goes on with it.
+        """
+        await decide_sides(self._ledger, self._settings.held_out_share)
+        run = await self._ledger.begin(
+            bar_clips=command.bar_clips,
+            bar_minutes=command.bar_minutes,
+            retry_of=command.retry_of,
+            lease_s=self._lease_s,
+            settings=self._settings.model_dump(),
+        )
+        if run is None:
+            return None
+        log.info("training begins", run=run.id, version=run.version, attempt=run.attempts)
+        work = _Run(self._ledger, run, self._lease_s)
+        try:
+            facts = await work.held(self._make(work))
+        except PermanentError as error:
+            log.warning("training failed", run=run.id, version=run.version, reason=error.reason, error=str(error))
+            sentence, detail = str(error), {"reason": error.reason, **work.detail}
+            await patiently(lambda: self._ledger.fail(run, sentence, detail), "Supabase")
+            return TrainingFailed()
+        except BaseException:
+            await work.let_go()
+            raise
+        if facts is None:
+            await work.let_go()
+            return None
+        return await self._finish(run, facts)
+
+    async def _finish(self, run: TrainingRun, facts: Mapping[str, Any]) -> Event:
+        """Tell the database of the candidate, under the same fingerprint that the model has wherever it is loaded."""
+        options = self._sources.opened(str(self._registry.folder(run.version) / "model"), None)
+        fingerprint = await asyncio.to_thread(families.fingerprint, self._sources.family, options)
+        name = f"trained-{run.version:04}"
+        version = await patiently(lambda: self._ledger.finish(run, name, fingerprint, facts), "Supabase")
+        log.info("training finished", run=run.id, version=version.id, stage=version.stage, reason=version.reason)
+        return TrainingFinished() if version.stage == "candidate" else TrainingFailed()
+
+    async def _make(self, work: _Run) -> Mapping[str, Any] | None:
+        """Freeze and train. Returns the facts of the run; None if the child was stopped by somebody else."""
+        folder = self._registry.folder(work.run.version)
+        live = await patiently(self._ledger.live, "Supabase") if self._settings.start_from == "live" else None
+        base = await self._base(live)
+        await asyncio.to_thread(self._registry.need_room, Path(base["model"]))
+        frozen = await self._freeze(work, live, folder / "data")
+        await patiently(lambda: self._ledger.samples_frozen(work.run, frozen.audio), "Supabase")
+        options = training_options(self._settings, base)
+        job = TrainJob(family=self._sources.family, settings=options, data=folder / "data", out=folder, resume=True)
+        end = await run_child(job.write(folder / "train.json"), folder / "train.log", work.heard)
+        if isinstance(end, ChildFailed):
+            raise PermanentError(end.message, reason=end.reason)
+        if isinstance(end, ChildStopped):
+            return None
+        facts = {"settings": options, "data": in_short(frozen), "training": dict(end.result)}
+        await asyncio.to_thread(self._registry.publish, work.run.version, facts)
+        return facts
+
+    async def _base(self, live: Version | None) -> dict[str, Any]:
+        """Where training starts from, as a directory: the child has no network to fetch it by."""
+        options = self._sources.base()
+        if live and live.kind == "trained":
+            options = await asyncio.to_thread(self._sources.options, live)
+        try:
+            directory = await asyncio.to_thread(families.find, self._sources.family, options)
+        except ModelError as error:
+            raise PermanentError(str(error), reason="base-missing") from None
+        return options | {"model": str(directory), "revision": None}
+
+    async def _freeze(self, work: _Run, live: Version | None, folder: Path) -> Frozen:
+        samples = await patiently(lambda: self._ledger.samples(work.run), "Supabase")
+        if live and live.kind == "trained":
+            samples = with_rehearsal(samples, self._settings.rehearsal)
+
+        def heard(done: int, total: int) -> None:
+            work.heard({"phase": "data", "step": done, "steps": total})
+
+        return await patiently(
+            lambda: freeze(samples, self._read, folder, left_out=work.run.left_out, progress=heard), "the clips' audio"
+        )
+
+
+class _Run:
+    """A run that this worker holds: renews its lease and tells its progress, and gives up when another has it."""
+
+    def __init__(self, ledger: Ledger, run: TrainingRun, lease_s: float) -> None:
+        self._ledger = ledger
+        self._lease_s = lease_s
+        self._began = time.monotonic()
+        self.run = run
+        self.detail: dict[str, Any] = {"phase": "data"}
+
+    def heard(self, progress: Mapping[str, Any]) -> None:
+        """The newest figures; they reach the database with the next renewal."""
+        self.detail |= progress
+
+    async def held(self, work: Awaitable[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+        """Do the work while the lease is kept. None if the run was lost to another worker."""
+        result: Mapping[str, Any] | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keeper = tasks.create_task(self._keep())
+                result = await work
+                keeper.cancel()
+        except* _LostError:
+            log.warning("another worker has the run now", run=self.run.id)
+        except* AmbaraError as group:
+            raise first_error(group) from None
+        return result
+
+    async def let_go(self) -> None:
+        """End the lease now, so that whoever comes next does not wait for it."""
+        with suppress(AmbaraError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._ledger.let_go(self.run)
+
+    async def _keep(self) -> None:
+        told: dict[str, Any] = {}
+        since = time.monotonic()
+        while True:
+            await asyncio.sleep(1.0)
+            changed = self.detail != told
+            # A person who looks wants to see it move; the lease alone would be satisfied with less.
+            pause = min(5.0, self._lease_s / 3) if changed else self._lease_s / 3
+            if time.monotonic() - since < pause:
+                continue
+            told, since = dict(self.detail), time.monotonic()
+            try:
+                mine = await self._ledger.progress(self.run, told, self._lease_s)
+            except TemporaryError as error:
+                log.warning("cannot tell of the training", error=str(error))
+                continue
+            if not mine:
+                raise _LostError
+
+
+class _LostError(Exception):
+    """The run is another worker's."""

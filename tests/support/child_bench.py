@@ -1,0 +1,98 @@
+"""Children of the learning loop for tests: the real one, and one whose training is a line or two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from daemon.learning.job import EvaluateJob, TrainJob
+from daemon.learning.ports import ChildEnd
+from daemon.learning.process import run_child
+from daemon.local.tiny import BASE
+
+GENEROUS_S = 120.0
+STUB = """
+import errno, os, signal, subprocess, sys, time
+from daemon.asr import families
+from daemon.asr.training import Progress, TrainingError, TrainingResult
+from daemon.learning import child
+
+def train(family, settings, data, out, *, report, stop, resume):
+    tell = lambda step: report(Progress("training", step, 9))
+{body}
+    return TrainingResult(None, stop(), 9, 9, 1, 1.0, {{}}, "cpu", "float32", 1, 1)
+
+families.train = train
+sys.exit(child.main(sys.argv[1:]))
+"""
+
+
+def children(pid: int) -> set[int]:
+    """The processes whose parent is `pid`, zombies too."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(state[1]) == pid:
+            found.add(int(stat.parent.name))
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs, rather than waiting for its parent to notice its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def open_files() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(GENEROUS_S):
+        while not condition():  # noqa: ASYNC110 - nobody tells this process
+            await asyncio.sleep(0.02)
+
+
+class Bench:
+    """Runs children in a folder and remembers what they said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "train.log"
+        self.heard: list[Mapping[str, Any]] = []
+
+    async def run(self, job: TrainJob | EvaluateJob, **options: Any) -> ChildEnd:
+        async with asyncio.timeout(GENEROUS_S):
+            return await run_child(job.write(self.folder / "job.json"), self.log, self.heard.append, **options)
+
+    async def stub(self, body: str, **options: Any) -> ChildEnd:
+        """A child as it is, whose training is `body`."""
+        program = self.folder / "stub.py"
+        indented = "\n".join(f"    {line}" for line in body.splitlines())
+        program.write_text(STUB.format(body=indented))
+        return await self.run(train_job(self.folder, self.folder), program=(str(program),), **options)
+
+    def steps(self) -> list[int]:
+        return [progress["step"] for progress in self.heard if progress.get("phase") == "training"]
+
+
+def train_job(data: Path, out: Path, **settings: Any) -> TrainJob:
+    settings = {"base": str(BASE), "device": "cpu", "epochs": 2, "batch_size": 2} | settings
+    return TrainJob(family="whisper", settings=settings, data=data, out=out, resume=True)
+
+
+def evaluate_job(frozen: Path, folder: Path, **changes: Any) -> EvaluateJob:
+    model = {"family": "whisper", "options": {"model": str(BASE), "device": "cpu"}}
+    return replace(
+        EvaluateJob(model, model, frozen, None, against=3, confidence=0.9, out=folder / "evidence.json"), **changes
+    )

@@ -1,0 +1,183 @@
+"""A real daemon that learns: the whole round, a verdict against a candidate, and ends in the middle of training."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+from daemon_process import DaemonProcess, ambara, daemon_process
+from witness import Database, clip_rows, deserted, scalar, until
+
+from daemon.local.speech import Utterance, speak_corpus, wav_bytes
+
+TAPES, CLIPS = 6, 12
+WAITING = 12
+SOON = {"sweep_seconds": 1}
+QUICK = {
+    "enabled": True,
+    "min_new_clips": 20,
+    "batch_size": 16,
+    "gradient_accumulation": 1,
+    "learning_rate": 1e-3,
+    "spec_augment": False,
+    "held_out_share": 0.3,
+}
+LEARNED_S = 240.0
+"""Guard: a run of the small model takes half a minute of one core."""
+
+
+@dataclass
+class Scene:
+    """Six corrected tapes of the clinic and a dozen clips that wait."""
+
+    db: Database
+    folder: Path
+    run_dirs: dict[str, Path]
+    people: dict[str, dict[str, Any]]
+
+    def settings(self, **training: Any) -> dict[str, Any]:
+        return {
+            "drafting": SOON,
+            "audio": {"run_dirs": self.run_dirs},
+            "training": QUICK | training,
+        }
+
+    def live(self) -> int:
+        return int(scalar(self.db, "select id from model_versions where stage = 'live'"))
+
+    def drafted_by(self, version: int) -> int:
+        """How many waiting clips show the draft of a version."""
+        query = (
+            "select count(*) from clips c join draft_state s on s.clip_id = c.id "
+            "where c.status = 'pending' and s.version_id = %s and s.text_md5 = md5(c.draft_transcription)"
+        )
+        return int(scalar(self.db, query, version))
+
+    def untouched(self) -> bool:
+        rows = clip_rows(self.db)
+        return all(rows[clip] == row for clip, row in self.people.items())
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Sequence[Utterance]:
+    count = TAPES * CLIPS + WAITING
+    return list({each.text: each for each in speak_corpus("B", 2 * count, seed=77)}.values())[:count]
+
+
+@pytest.fixture
+def scene(stack: Any, spoken: Sequence[Utterance], tmp_path: Path) -> Iterator[Scene]:
+    stack.ensure()
+    stack.truncate()
+    with deserted(stack.db_url) as db:
+        run_dirs = {}
+        left = iter(spoken)
+        for tape in range(TAPES + 1):
+            run = str(uuid4())
+            run_dirs[run] = tmp_path / f"run-{tape}"
+            (run_dirs[run] / "clips").mkdir(parents=True)
+            db.execute("insert into runs (id, label) values (%s, %s)", [run, f"tape {tape}"])
+            for number in range(CLIPS if tape < TAPES else WAITING):
+                clip = next(left)
+                name = f"clips/clip_{number:05}.wav"
+                (run_dirs[run] / name).write_bytes(wav_bytes(clip.audio))
+                text, status = (clip.text, "corrected") if tape < TAPES else (None, "pending")
+                db.execute(
+                    "insert into clips (run_id, file_name, source_file, duration_sec, draft_transcription, "
+                    "corrected_transcription, status) values (%s, %s, %s, %s, 'stock draft', %s, %s)",
+                    [run, name, f"clinic {tape}.mp3", clip.seconds, text, status],
+                )
+        people = {clip: row for clip, row in clip_rows(db).items() if row["status"] == "corrected"}
+        yield Scene(db, tmp_path, run_dirs, people)
+
+
+async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> None:
+    """Corrections become a better model that drafts everything pending again; a restart keeps it, a person may not."""
+    settings = scene.settings(arguments={"max_steps": 120})
+    with daemon_process(stack, scene.folder, **settings) as daemon:
+        promoted = daemon.wait_for("promoted", guard_s=LEARNED_S, never="training failed")
+        assert promoted["why"].startswith("better: word error rate")
+        base, better = promoted["over"], promoted["version"]
+        await until(lambda: scene.drafted_by(better) == WAITING, "drafted again by the better model")
+        assert scene.live() == better
+        assert [row[0] for row in scene.db.execute("select status from training_runs").fetchall()] == ["finished"]
+        assert scalar(scene.db, "select count(*) from drafts where version_id = %s", base) == WAITING
+        assert scene.untouched()
+        sides = dict(scene.db.execute("select recording, side from training_recordings").fetchall())
+        assert set(sides.values()) == {"train", "held-out"}
+        trained_on = {
+            path.stem for path in (scene.folder / "state" / "models" / f"{better:04}" / "data" / "train").rglob("*.wav")
+        }
+        held_out = {clip for clip, row in scene.people.items() if sides[row["source_file"]] == "held-out"}
+        assert trained_on == set(scene.people) - held_out
+        assert daemon.stop() == 0
+
+    with daemon_process(stack, scene.folder, **settings) as daemon:
+        assert daemon.said("model ready", version=better)
+        status = ambara(stack, scene.folder, "models", "rollback")
+        assert status.returncode == 0, status.stderr
+        daemon.wait_for("model swapped", version=base)
+        await until(lambda: scene.drafted_by(base) == WAITING, "drafted again by the model that came back")
+        assert scene.untouched()
+        # What was turned down stays down, and what was counted once does not count again.
+        assert scalar(scene.db, "select stage from model_versions where id = %s", better) == "rejected"
+        assert scalar(scene.db, "select count(*) from training_runs") == 1
+        assert daemon.stop() == 0
+
+
+async def test_a_candidate_that_is_no_better_is_turned_down(stack: Any, scene: Scene) -> None:
+    """Two steps so small that nothing is learned: the judge says so, and the live model drafts on."""
+    settings = scene.settings(arguments={"max_steps": 2}, learning_rate=1e-9)
+    with daemon_process(stack, scene.folder, **settings) as daemon:
+        rejected = daemon.wait_for("rejected", guard_s=LEARNED_S, never="training failed")
+        assert "not better" in rejected["why"] or "same weights" in rejected["why"]
+        await until(lambda: scene.drafted_by(scene.live()) == WAITING, "drafted by the base")
+        assert scene.live() != rejected["version"]
+        reason = scalar(scene.db, "select reason from model_versions where id = %s", rejected["version"])
+        assert reason == rejected["why"]
+        assert scene.untouched()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_an_end_in_the_middle_of_training(stack: Any, scene: Scene, number: int) -> None:
+    """The child ends with the daemon, and the next daemon goes on with the same run: once, and from its checkpoint."""
+    settings = scene.settings(arguments={"max_steps": 150, "save_steps": 10})
+    step = "select coalesce(max((detail ->> 'step')::int), 0) from training_runs where detail ->> 'phase' = 'training'"
+    with daemon_process(stack, scene.folder, **settings) as daemon:
+        await until(lambda: scalar(scene.db, step) >= 20, "some steps trained", guard_s=LEARNED_S)
+        children = _children(daemon)
+        assert children
+        if number == signal.SIGTERM:
+            daemon.child.send_signal(signal.SIGTERM)
+            assert daemon.child.wait(90) == 0
+            assert scalar(scene.db, "select lease_until is null from training_runs")
+        else:
+            os.kill(daemon.child.pid, signal.SIGKILL)
+            daemon.child.wait(30)
+            scene.db.execute("update training_runs set lease_until = now()")  # or a minute and a half later
+        psutil.wait_procs(children, timeout=90)
+        assert not any(child.is_running() for child in children)
+
+    with daemon_process(stack, scene.folder, **settings) as daemon:
+        finished = daemon.wait_for("training finished", guard_s=LEARNED_S, never="training failed")
+        assert scalar(scene.db, "select count(*) from training_runs") == 1
+        assert scalar(scene.db, "select count(*) from model_versions where kind = 'trained'") == 1
+        detail = scalar(scene.db, "select detail from model_versions where id = %s", finished["version"])
+        assert detail["training"]["resumed_from"] >= 10
+        assert detail["training"]["steps"] == 150
+        assert scene.untouched()
+
+
+def _children(daemon: DaemonProcess) -> list[psutil.Process]:
+    """The trainer, and whatever it started."""
+    return [
+        child
+        for child in psutil.Process(daemon.child.pid).children(recursive=True)
+        if any("learning.child" in word for word in child.cmdline())
+    ]
