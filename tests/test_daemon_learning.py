@@ -60,6 +60,10 @@ class Scene:
         )
         return int(scalar(self.db, query, version))
 
+    def forget_log(self) -> None:
+        """The next daemon says everything anew."""
+        (self.folder / "daemon.log").unlink()
+
     def untouched(self) -> bool:
         rows = clip_rows(self.db)
         return all(rows[clip] == row for clip, row in self.people.items())
@@ -118,6 +122,7 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         assert trained_on == set(scene.people) - held_out
         assert daemon.stop() == 0
 
+    scene.forget_log()
     with daemon_process(stack, scene.folder, **settings) as daemon:
         assert daemon.said("model ready", version=better)
         status = ambara(stack, scene.folder, "models", "rollback")
@@ -164,6 +169,7 @@ async def test_an_end_in_the_middle_of_training(stack: Any, scene: Scene, number
         psutil.wait_procs(children, timeout=90)
         assert not any(child.is_running() for child in children)
 
+    scene.forget_log()
     with daemon_process(stack, scene.folder, **settings) as daemon:
         finished = daemon.wait_for("training finished", guard_s=LEARNED_S, never="training failed")
         assert scalar(scene.db, "select count(*) from training_runs") == 1

@@ -26,7 +26,7 @@ _KEPT = {
     *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV"),
 }
-_KEPT_BEGINNINGS = ("LC_", "CUDA_", "NVIDIA_", "MKL_", "PYTORCH_", "TORCH_")
+_KEPT_BEGINNINGS = ("LC_", "CUDA_", "NVIDIA_", "HSA_", "MKL_", "PYTORCH_", "TORCH_")
 
 
 async def run_child(

@@ -110,6 +110,13 @@ def test_a_stop_while_held_out_clips_are_tried_is_heard(data: Path, whole: Path,
     assert same_weights(tmp_path, whole)
 
 
+def test_a_stop_after_the_last_step_comes_too_late(data: Path, whole: Path, tmp_path: Path) -> None:
+    """All that is left is to save the model; the last look at held-out clips is cut short."""
+    result = train(data, tmp_path, lambda progress: progress.phase == "evaluating" and progress.step == STEPS)
+    assert (result.stopped, result.step) == (False, STEPS)
+    assert same_weights(tmp_path, whole)
+
+
 def test_a_stop_before_the_first_step(data: Path, whole: Path, tmp_path: Path) -> None:
     stopped = train(data, tmp_path, lambda progress: progress.phase == "features")
     assert (stopped.stopped, stopped.step, stopped.model) == (True, 0, None)

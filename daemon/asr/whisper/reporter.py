@@ -83,7 +83,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """One more batch of held-out clips was tried."""
         self.tell("evaluating", state)
-        if state.global_step < state.max_steps and self._stop():
+        if self._stop():
             raise StopWantedError
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002

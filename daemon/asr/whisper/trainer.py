@@ -60,7 +60,8 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 found: dict[str, float] = super().evaluate(*args, **options, **self._prompt)
         except StopWantedError:
-            self._reporter.halt(self.control)
+            if self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
+                self._reporter.halt(self.control)
             return {}
         return found
 
