@@ -71,6 +71,7 @@ class _Terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, console=console, transient=True)
         self._task = self.bar.add_task("", visible=False)
+        self._done = ""
 
     def phase(self, title: str) -> None:
         self.bar.update(self._task, visible=False)
@@ -81,7 +82,8 @@ class _Terminal:
 
     def progress(self, what: str, done: int, total: int) -> None:
         self.bar.update(self._task, description=what, completed=done, total=total, visible=True)
-        if done == total:
+        if done == total and what != self._done:
+            self._done = what
             self.say(f"{what}: {done} of {total}")
 
 
@@ -112,7 +114,7 @@ def _rounds(story: Story) -> Table:
             f"{_percent(judged['live_wer'])} → {_percent(judged['candidate_wer'])}" if judged else "?",
             f"{_percent(each.waiting_before)} → {_percent(each.waiting_after)}",
             f"{each.version} {each.stage}",
-            f"{each.redrafted} pending clips",
+            f"{each.redrafted} of {each.pending} pending",
             f"{each.seconds:.0f}",
         )
     return table

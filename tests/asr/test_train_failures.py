@@ -250,7 +250,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(data: Path, tmp_path: Pat
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra peft")
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra lora")
 @pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True}])
 def test_low_ranks_end_as_an_ordinary_whisper(data: Path, tmp_path: Path, more: dict[str, Any]) -> None:
     result = train(data, tmp_path / "out", lora_rank=4, epochs=1, **more)
@@ -262,7 +262,7 @@ def test_low_ranks_end_as_an_ordinary_whisper(data: Path, tmp_path: Path, more: 
     families.load("whisper", {"model": str(result.model), "device": "cpu"})
 
 
-@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra peft")
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra lora")
 def test_low_ranks_are_resumed(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "whole", lora_rank=4)
     seen: list[Progress] = []

@@ -35,7 +35,7 @@ def seal(checkpoint: Path, training: str) -> None:
         os.fsync(file.fileno())
     half.replace(checkpoint / MANIFEST)
     for folder in (checkpoint, checkpoint.parent):
-        _sync(folder)
+        sync_names(folder)
 
 
 def newest_whole(folder: Path, training: str) -> Path | None:
@@ -79,7 +79,7 @@ def sync_tree(folder: Path) -> None:
         finally:
             os.close(number)
     for below in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _sync(below)
+        sync_names(below)
 
 
 def need_room(folder: Path, wanted: int) -> None:
@@ -132,7 +132,8 @@ def _digest(file: Path) -> dict[str, str | int]:
         return {"sha256": hashlib.file_digest(content, "sha256").hexdigest(), "size": file.stat().st_size}
 
 
-def _sync(folder: Path) -> None:
+def sync_names(folder: Path) -> None:
+    """Let the names in a folder reach the disk."""
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(number)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from daemon.asr.training import TrainingError, TrainingResult
-from daemon.asr.whisper.checkpoints import sync_tree
+from daemon.asr.whisper.checkpoints import sync_names, sync_tree
 
 MODEL = "model"
 _RESULT = "result.json"
@@ -38,7 +39,10 @@ def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> No
     shutil.rmtree(half, ignore_errors=True)
     processor.save_pretrained(half)
     model.save_pretrained(half)
-    (out / _RESULT).write_text(json.dumps(result.facts(), indent=1))
+    with (out / _RESULT).open("w", encoding="utf-8") as file:
+        json.dump(result.facts(), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
     sync_tree(half)
     half.rename(out / MODEL)
-    sync_tree(out)
+    sync_names(out)

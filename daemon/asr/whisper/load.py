@@ -23,17 +23,17 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     Raises `ModelError` for everything that a person can mend.
     """
     directory = find_model(settings.model, settings.revision)
-    _hush()
+    hush()
     from daemon.asr.whisper.generation import Listener
     from daemon.asr.whisper.transcribe import WhisperTranscriber
 
     device = choose_device(settings.device)
     dtype = _choose_dtype(settings, device)
-    processor = _load_processor(directory, settings.model)
-    model = _load_model(directory, settings.model, dtype).to(device)
+    processor = load_processor(directory, settings.model)
+    model = load_model(directory, settings.model, dtype).to(device)
     window_s = processor.feature_extractor.chunk_length
-    _check_window(settings.model, window_s, model.config.max_source_positions)
-    prompt = _prompt(settings, model.generation_config)
+    check_window(settings.model, window_s, model.config.max_source_positions)
+    prompt = prompt_of(settings, model.generation_config)
     return WhisperTranscriber(
         Listener(model, processor, prompt, settings.batch_size),
         name=settings.model,
@@ -57,7 +57,7 @@ def model_fingerprint(settings: WhisperSettings) -> str:
     Raises `ModelError` as that does.
     """
     directory = find_model(settings.model, settings.revision)
-    _hush()
+    hush()
     from transformers import GenerationConfig
 
     try:
@@ -66,10 +66,10 @@ def model_fingerprint(settings: WhisperSettings) -> str:
         raise ModelError(
             f"The generation_config.json of {settings.model} cannot be read: copy the model again."
         ) from error
-    return fingerprint(directory, *_prompt(settings, generation).values())
+    return fingerprint(directory, *prompt_of(settings, generation).values())
 
 
-def _hush() -> None:
+def hush() -> None:
     """transformers logs its own internals at every call and draws progress bars: errors only, unless asked for more."""
     from transformers.utils import logging
 
@@ -102,7 +102,7 @@ def _choose_dtype(settings: WhisperSettings, device: torch.device) -> torch.dtyp
     return dtype
 
 
-def _load_processor(directory: Path, name: str) -> Any:
+def load_processor(directory: Path, name: str) -> Any:
     from transformers import WhisperProcessor
 
     try:
@@ -113,7 +113,7 @@ def _load_processor(directory: Path, name: str) -> Any:
         ) from error
 
 
-def _load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
+def load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
     import torch
     from safetensors import SafetensorError
     from transformers import WhisperForConditionalGeneration
@@ -138,7 +138,7 @@ def _load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def _check_window(name: str, window_s: int, positions: int) -> None:
+def check_window(name: str, window_s: int, positions: int) -> None:
     frames_per_s = 50
     if window_s * frames_per_s != positions:
         raise ModelError(
@@ -147,7 +147,7 @@ def _check_window(name: str, window_s: int, positions: int) -> None:
         )
 
 
-def _prompt(settings: WhisperSettings, generation: Any) -> dict[str, str]:
+def prompt_of(settings: WhisperSettings, generation: Any) -> dict[str, str]:
     """What `generate` is told: language and task, or nothing where the model knows English only."""
     if getattr(generation, "is_multilingual", True) is False:
         if settings.language.lower() not in ("en", "english") or settings.task != "transcribe":

@@ -14,7 +14,9 @@ _LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 def check(rank: int) -> None:
     """Raise `TrainingError` if ranks are asked for and peft is not there."""
     if rank and find_spec("peft") is None:
-        raise TrainingError("settings", "Training with a LoRA rank needs peft: pip install peft, or leave it out.")
+        raise TrainingError(
+            "settings", "Training with a LoRA rank needs the extra lora: pip install 'ambara[lora]', or leave it out."
+        )
 
 
 def adapted(model: Any, rank: int) -> Any:

@@ -14,7 +14,7 @@ from daemon.asr.errors import ModelError
 from daemon.asr.training import TrainingError
 from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
-from daemon.asr.whisper.load import _check_window, _hush, _load_model, _load_processor, _prompt, choose_device
+from daemon.asr.whisper.load import check_window, choose_device, hush, load_model, load_processor, prompt_of
 
 
 @dataclass(frozen=True)
@@ -41,28 +41,28 @@ class Start:
 
     def processor(self) -> Any:
         """Tokenizer and feature extractor, as they are on disk."""
-        return _load_processor(self.directory, self.name)
+        return load_processor(self.directory, self.name)
 
     def model(self) -> Any:
         """The weights in full precision: the optimiser's small steps would be lost in less."""
-        return _load_model(self.directory, self.name, torch.float32)
+        return load_model(self.directory, self.name, torch.float32)
 
 
 def open_start(settings: TrainingSettings) -> Start:
     """Find the base and see that it can be trained as asked. Raises `TrainingError`."""
     try:
         directory = find_model(settings.base, settings.revision)
-        _hush()
+        hush()
         config = WhisperConfig.from_pretrained(directory)
         asked = WhisperSettings(settings.base, language=settings.language, task=settings.task)
         start = Start(
             name=settings.base,
             directory=directory,
-            prompt=_prompt(asked, _generation(directory)),
+            prompt=prompt_of(asked, _generation(directory)),
             room=config.max_target_positions,
             device=choose_device(settings.device),
         )
-        _check_window(settings.base, start.processor().feature_extractor.chunk_length, config.max_source_positions)
+        check_window(settings.base, start.processor().feature_extractor.chunk_length, config.max_source_positions)
     except ModelError as error:
         raise TrainingError("base", str(error)) from error
     return start

@@ -20,6 +20,8 @@ from daemon.supabase_client import AsyncClient, connect, http_client
 
 DRAFTED_WITHIN_S = 180.0
 TRAINED_WITHIN_S = 900.0
+RESTS_S = 20.0
+"""A candidate that is still one so long after its comparison rests: there was too little to tell."""
 PAGE = 1000
 
 LEARNING = """
@@ -27,10 +29,10 @@ LEARNING = """
 sweep_seconds = 3
 
 [training]
-min_new_clips = 60
-growth = 0.5
+min_new_clips = 48
+growth = 0.83
 held_out_share = 0.3
-epochs = 12
+epochs = 50
 batch_size = 16
 gradient_accumulation = 1
 learning_rate = 1e-3
@@ -142,6 +144,7 @@ class _Team:
                 held_out=version["detail"].get("comparison") or {},
                 waiting_before=round(rate(waiting, before), 4),
                 waiting_after=round(rate(waiting, live), 4),
+                pending=len(self._eligible()),
                 redrafted=sum(clip.draft_of(version["id"]) is not None for clip in self._eligible()),
                 seconds=round(time.monotonic() - began, 1),
             )
@@ -168,18 +171,21 @@ class _Team:
     async def _trained(self, *, after: int) -> Row:
         """Wait for a trained version and its verdict."""
         deadline = time.monotonic() + TRAINED_WITHIN_S
-        said = ""
+        judging = False
+        judged_at: float | None = None
         while time.monotonic() < deadline:
             found: Any = await self._client.table("model_versions").select("*").gt("id", after).order("id").execute()
             version = next(iter(found.data), None)
-            if version and version["stage"] in {"live", "rejected"}:
-                self._show.say(f"version {version['id']} is {version['stage']}: {version['reason']}")
+            if version and version["stage"] == "candidate":
+                if not judging:
+                    self._show.say(f"version {version['id']} is compared with version {after} on held-out tapes")
+                judging = True
+                if "comparison" in version["detail"]:
+                    judged_at = judged_at or time.monotonic()
+            rests = judged_at is not None and time.monotonic() - judged_at > RESTS_S
+            if version and (version["stage"] in {"live", "rejected"} or rests):
+                self._show.say(f"version {version['id']} is {version['stage']}: {version['reason'] or 'no verdict'}")
                 return dict(version)
-            if version and "comparison" in version["detail"] and version["stage"] == "candidate" and said == "judging":
-                await asyncio.sleep(5)  # a verdict that decides nothing leaves it a candidate
-            if version and version["stage"] == "candidate" and said != "judging":
-                said = "judging"
-                self._show.say(f"version {version['id']} is compared with the live one on held-out tapes")
             await self._tell_of_training()
             await asyncio.sleep(0.5)
         raise TemporaryError(f"No version was trained and judged within {TRAINED_WITHIN_S:.0f} s.")
@@ -219,9 +225,9 @@ class _Team:
     async def _all(self, table: str, **equal: int) -> list[Row]:
         rows: list[Row] = []
         while True:
-            query = (
-                self._client.table(table).select("*").match(equal).order("id").range(len(rows), len(rows) + PAGE - 1)
-            )
+            query = self._client.table(table).select("*").order("id").range(len(rows), len(rows) + PAGE - 1)
+            for column, value in equal.items():
+                query = query.eq(column, value)
             page: Any = (await query.execute()).data
             rows += page
             if len(page) < PAGE:

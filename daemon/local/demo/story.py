@@ -67,8 +67,10 @@ class Round:
     waiting_before: float
     """WER of the drafts of the clips that nobody ever corrects."""
     waiting_after: float
+    pending: int
+    """Clips that wait for a person when the round ends."""
     redrafted: int
-    """Pending clips that the new version has drafted again."""
+    """How many of those the new version has drafted again."""
     seconds: float
 
 
@@ -108,7 +110,7 @@ class Story:
             and self.words_changed() == 0
             and all(clip.drafts and not clip.after["corrected_transcription"] for clip in waiting)
             and not any(clip.drafts for clip in self.clips if clip.reference == "")
-            and all(each.stage == "live" and each.redrafted == len(waiting) for each in self.rounds)
+            and all(each.stage == "live" and each.redrafted == each.pending for each in self.rounds)
             and all(each.waiting_after < each.waiting_before for each in self.rounds)
         )
 

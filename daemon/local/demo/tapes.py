@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,11 +11,11 @@ from daemon.local.speech import Utterance, speak_corpus
 
 SEED = 20_261
 MOST_ROUNDS = 3
-_CLINIC = ((5, 12), (5, 12), (8, 12))
-"""Round by round, how many tapes of the village clinic people correct, and of how many clips each: the words that the
-base model does not know."""
-_MARKET = ((3, 20), (2, 20), (2, 20))
-"""The same for the market, whose words it knows and should not forget."""
+_TAPES = (6, 6, 8)
+"""How many tapes people correct, round by round."""
+_CLINIC, _MARKET = 10, 6
+"""Clips of a tape: sentences of the village clinic, whose words the base model does not know, and of the market, whose
+words it knows and should not forget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,18 @@ class Tape:
 
 
 def speak_tapes(rounds: int, waiting: int) -> list[Tape]:
-    """Speak everything for so many rounds, with `waiting` clips that stay pending to the end (half of each domain)."""
-    half = waiting // 2
-    return [
-        *_tapes("clinic", "B", _CLINIC[:rounds], half),
-        *_tapes("market", "A", _MARKET[:rounds], waiting - half),
-    ]
-
-
-def _tapes(place: str, domain: Domain, plan: Sequence[tuple[int, int]], waiting: int) -> list[Tape]:
-    count = sum(tapes * clips for tapes, clips in plan) + waiting
-    # No sentence twice: what is waiting, and what is held out, nobody has said before.
-    spoken = islice({each.text: each for each in speak_corpus(domain, 2 * count, SEED)}.values(), count)
+    """Speak everything for so many rounds, with `waiting` clips that stay pending to the end (half of each world)."""
+    count = sum(_TAPES[:rounds])
+    clinic = _distinct("B", count * _CLINIC + waiting // 2)
+    market = _distinct("A", count * _MARKET + waiting - waiting // 2)
     tapes: list[Tape] = []
-    for number, (count, clips) in enumerate(plan, 1):
-        for _ in range(count):
-            tapes.append(Tape(f"{place}-tape-{len(tapes) + 1}.mp3", tuple(islice(spoken, clips)), number))
-    return [*tapes, Tape(f"{place}-waiting.mp3", tuple(spoken), None)]
+    for number, of_round in enumerate(_TAPES[:rounds], 1):
+        for _ in range(of_round):
+            clips = (*islice(clinic, _CLINIC), *islice(market, _MARKET))
+            tapes.append(Tape(f"village-clinic-{len(tapes) + 1}.mp3", clips, number))
+    return [*tapes, Tape("village-clinic-today.mp3", (*clinic, *market), None)]
+
+
+def _distinct(domain: Domain, count: int) -> Iterator[Utterance]:
+    """No sentence twice: what waits, and what is held out, nobody has said before."""
+    return islice({each.text: each for each in speak_corpus(domain, 2 * count, SEED)}.values(), count)
