@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import soundfile
 import structlog
@@ -17,7 +18,7 @@ from daemon.asr.metrics import character_error_rate
 from daemon.asr.transcriber import Transcriber
 from daemon.drafter import Drafter
 from daemon.errors import PermanentError
-from daemon.learning.audiofolder import held_out
+from daemon.learning.audiofolder import Entry, held_out
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
 from daemon.learning.retention import keep
@@ -141,12 +142,12 @@ class Promoter:
         def hear() -> tuple[str, str] | None:
             evidence = registry.read_evidence(version.id)
             said = {clip["clip_id"]: clip["candidate"]["text"] for clip in evidence["clips"]} if evidence else {}
-            for entry in held_out(registry.folder(version.id) / "data"):
-                if said.get(entry.clip_id):
-                    path = registry.folder(version.id) / "data" / entry.file
-                    wave, _ = soundfile.read(path, dtype="float32")
-                    return said[entry.clip_id], model.transcribe([wave])[0].text
-            return None
+            data = registry.folder(version.id) / "data"
+            clip = next((entry for entry in _held_out(data) if said.get(entry.clip_id)), None)
+            if clip is None:
+                return None
+            wave, _ = soundfile.read(data / clip.file, dtype="float32")
+            return said[clip.clip_id], model.transcribe([wave])[0].text
 
         heard = await asyncio.to_thread(hear)
         if heard and character_error_rate([heard[0]], [heard[1]]) > TRIED_ALIKE:
@@ -156,7 +157,17 @@ class Promoter:
         """Remove the weights of versions that nobody will want back."""
         versions = await self._ledger.versions()
         registry = self._sources.registry
-        await asyncio.to_thread(registry.retain, keep(versions))
+        try:
+            await asyncio.to_thread(registry.retain, keep(versions))
+        except OSError as error:
+            log.warning("old versions could not be removed", error=error.strerror)
+
+
+def _held_out(data: Path) -> list[Entry]:
+    try:
+        return held_out(data)
+    except ValueError:  # a person may have moved it away
+        return []
 
 
 def _no_room(error: BaseException) -> bool:

@@ -1,0 +1,226 @@
+"""A version in the place of another: real models, the real database, and everything that can go wrong between them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corrections import Database
+from supabase import AsyncClient
+
+from daemon.asr.transcriber import Transcriber
+from daemon.database import Database as Functions
+from daemon.drafter import Drafter
+from daemon.learning.freezing import freeze
+from daemon.learning.ledger import Ledger
+from daemon.learning.ports import Sample, Side
+from daemon.learning.promoter import Promoter
+from daemon.learning.registry import Registry
+from daemon.learning.sources import Sources
+from daemon.local.speech import Utterance, speak_corpus
+from daemon.local.tiny import BASE
+from daemon.sections import ModelSettings
+from handlers.commands import Promote, Reject, Swap
+from handlers.events import ModelPromoted, ModelRejected, ModelSwapped, SweepDue
+
+
+class Bench:
+    """Version 1 is the carried base, live and hot; others are copies of it that pass for trained ones."""
+
+    def __init__(self, client: AsyncClient, db: Database, folder: Path) -> None:
+        self.db = db
+        self.ledger = Ledger(Functions(client), "worker-1")
+        self.registry = Registry(folder / "models")
+        self.sources = Sources(self.registry, ModelSettings(base=str(BASE), device="cpu"))
+        self.drafter = Drafter()
+        self.turns = asyncio.Lock()
+        self.promoted: list[int] = []
+        self.promoter = Promoter(
+            self.ledger, self.sources, self.drafter, self.turns, lambda version: self.promoted.append(version.id)
+        )
+
+    async def begin(self) -> None:
+        model = await self.drafter.load(lambda: self.sources.make(self.sources.base()))
+        self.drafter.version, _ = await self.ledger_register(model)
+
+    async def ledger_register(self, model: Transcriber) -> tuple[int, Any]:
+        row = self.db.execute(
+            "select ambara_register_model(%s, %s, '{}', true)", [model.name, model.fingerprint]
+        ).fetchone()
+        assert row is not None
+        return int(row[0]["version"]), row[0]["live"]
+
+    def trained(self, *, published: bool = True) -> int:
+        """A candidate, with its folder here."""
+        row = self.db.execute(
+            "insert into model_versions (name, fingerprint, kind, stage) "
+            "values ('trained', gen_random_uuid()::text, 'trained', 'candidate') returning id"
+        ).fetchone()
+        assert row is not None
+        version = int(row[0])
+        if published:
+            shutil.copytree(BASE, self.registry.folder(version) / "model")
+            self.registry.publish(version, {})
+        return version
+
+    async def promote(self, version: int, against: int = 1) -> Any:
+        return await self.promoter.promote(Promote(version, against=against, reason="better: said the judge"))
+
+    def stage(self, version: int) -> tuple[str, str | None]:
+        row = self.db.execute("select stage, reason from model_versions where id = %s", [version]).fetchone()
+        assert row is not None
+        return str(row[0]), row[1]
+
+
+@pytest.fixture
+async def bench(supabase_client: AsyncClient, db: Database, tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(supabase_client, db, tmp_path)
+    await made.begin()
+    assert made.drafter.version == 1
+    yield made
+    made.drafter.close()
+
+
+@pytest.fixture(scope="module")
+def spoken() -> list[Utterance]:
+    return speak_corpus("A", 2, seed=9)
+
+
+async def test_a_candidate_goes_live_between_two_turns(bench: Bench) -> None:
+    """Not before the turn that is under way has ended; the database hears of it first, and the old model is let go."""
+    version = bench.trained()
+    await bench.turns.acquire()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        promoting = tasks.create_task(bench.promote(version))
+        while bench.stage(version)[0] != "live":  # noqa: ASYNC110 - the database does not ring
+            await asyncio.sleep(0.02)
+        assert bench.drafter.version == 1
+        bench.turns.release()
+    assert promoting.result() == ModelPromoted()
+    assert bench.drafter.version == version
+    assert bench.drafter.model.name.endswith(f"{version:04}/model")
+    assert bench.stage(version) == ("live", "better: said the judge")
+    assert bench.stage(1)[0] == "retired"
+    assert bench.promoted == [version]
+
+
+async def test_weights_that_are_not_what_they_were_are_turned_down(bench: Bench) -> None:
+    version = bench.trained()
+    weights = bench.registry.folder(version) / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    assert await bench.promote(version) == ModelRejected()
+    stage, reason = bench.stage(version)
+    assert stage == "rejected"
+    assert "not as it was published" in str(reason)
+    assert (bench.drafter.version, bench.stage(1)[0]) == (1, "live")
+
+
+async def test_a_candidate_that_says_something_else_than_to_the_judge_is_turned_down(
+    bench: Bench, spoken: list[Utterance]
+) -> None:
+    for heard, event in ((spoken[0].text, ModelPromoted()), ("zzz qqq xxx", ModelRejected())):
+        version = bench.trained()
+        against = int(bench.drafter.version or 0)
+        await judged(bench.registry.folder(version), spoken, heard)
+        assert await bench.promote(version, against) == event
+    assert "something else" in str(bench.stage(version)[1])
+
+
+async def judged(folder: Path, spoken: list[Utterance], heard: str) -> None:
+    """Data and evidence of a version: one clip to train on, one held out, and what the judge heard in that."""
+
+    async def read(_: str, name: str) -> Any:
+        return spoken[int(name)].audio
+
+    samples = [
+        Sample(f"clip-{n}", "run", str(n), f"tape-{n}", side, "extraction", "teny roa", "md5", 2.0, "label")
+        for n, side in enumerate((Side.HELD_OUT, Side.TRAIN))
+    ]
+    await freeze(samples, read, folder / "data")
+    evidence = {"clips": [{"clip_id": "clip-0", "candidate": {"text": heard}}]}
+    (folder / "evidence.json").write_text(json.dumps(evidence))
+
+
+async def test_where_memory_does_not_hold_both_drafting_waits_for_the_load(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = bench.trained()
+    loads: list[tuple[int | None, bool]] = []
+    real = bench.sources.make
+
+    def make(options: Any) -> Transcriber:
+        loads.append((bench.drafter.version, bench.turns.locked()))
+        if bench.drafter.version is not None:
+            raise MemoryError
+        return real(options)
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    assert await bench.promote(version) == ModelPromoted()
+    assert loads == [(1, False), (None, True)]
+    assert bench.drafter.version == version
+
+
+async def test_where_it_does_not_fit_alone_the_old_model_comes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = bench.trained()
+    real = bench.sources.make
+
+    def make(options: Any) -> Transcriber:
+        if str(options["model"]) != str(BASE):
+            raise MemoryError
+        return real(options)
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    assert await bench.promote(version) == ModelRejected()
+    assert "does not fit" in str(bench.stage(version)[1])
+    assert (bench.drafter.version, bench.drafter.model.name) == (1, str(BASE))
+    assert not bench.turns.locked()
+    assert bench.stage(1)[0] == "live"
+
+
+async def test_a_verdict_against_a_version_that_is_live_no_more_counts_for_nothing(bench: Bench) -> None:
+    first, second = bench.trained(), bench.trained()
+    assert await bench.promote(first) == ModelPromoted()
+    assert await bench.promote(second, against=1) == SweepDue()
+    assert bench.stage(second)[0] == "candidate"
+    assert bench.drafter.version == first
+
+
+async def test_swap_follows_what_somebody_else_made_live(bench: Bench) -> None:
+    version = bench.trained()
+    await bench.ledger.promote(version, expected=None, reason="by hand")
+    assert await bench.promoter.swap(Swap(version)) == ModelSwapped()
+    assert bench.drafter.version == version
+
+
+async def test_a_live_version_that_this_host_lacks_leaves_it_waiting_with_a_reason(bench: Bench) -> None:
+    version = bench.trained(published=False)
+    await bench.ledger.promote(version, expected=None, reason="by hand")
+    assert await bench.promoter.swap(Swap(version)) is None
+    assert "is not on this host" in str(bench.promoter.trouble)
+    assert bench.drafter.version == 1
+    shutil.copytree(BASE, bench.registry.folder(version) / "model")
+    bench.registry.publish(version, {})
+    assert await bench.promoter.swap(Swap(version)) == ModelSwapped()
+    assert bench.promoter.trouble is None
+
+
+async def test_reject_and_what_is_kept(bench: Bench) -> None:
+    """After three promotions the weights of the first are gone, its facts are not; those of the one before stay."""
+    turned_down = bench.trained()
+    assert await bench.promoter.reject(Reject(turned_down, "not better")) == ModelRejected()
+    assert bench.stage(turned_down) == ("rejected", "not better")
+    versions = [bench.trained() for _ in range(3)]
+    live = 1
+    for version in versions:
+        assert await bench.promote(version, live) == ModelPromoted()
+        live = version
+    whole: Callable[[int], bool] = bench.registry.whole
+    assert [whole(v) for v in (turned_down, *versions)] == [False, False, True, True]
+    assert bench.registry.read_facts(versions[0]) == {}
