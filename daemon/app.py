@@ -19,23 +19,15 @@ from daemon.clips import ClipStore
 from daemon.clock import Clock
 from daemon.config import Settings
 from daemon.database import Database
-from daemon.dispatcher import Dispatcher
 from daemon.drafter import Drafter
 from daemon.errors import AmbaraError, ConfigurationError, PermanentError, TemporaryError, first_error
-from daemon.executor import Executor
-from daemon.feed import Feed, FeedSettings
-from daemon.learning.freezing import ReadAudio
 from daemon.learning.ledger import Ledger
 from daemon.learning.loop import Loop
 from daemon.notify import Notifier
-from daemon.observer import Observer
-from daemon.parts import audio_reader, model_maker, pipeline_settings, policy_of, run_directories
-from daemon.pipeline import Pipeline
+from daemon.parts import audio_reader, model_maker, run_directories
 from daemon.supabase_client import connect, http_client
-from handlers.commands import Lane
-from handlers.drafting import why_not_draft
+from daemon.wiring import Parts
 from handlers.events import SweepDue
-from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -135,90 +127,6 @@ async def _serve(
         tasks.create_task(parts.dispatcher.run(), name="dispatcher")
         if parts.feed:
             tasks.create_task(parts.feed.run(), name="feed")
-
-
-class Parts:
-    """The running parts, wired to each other."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: ClipStore,
-        drafter: Drafter,
-        notifier: Notifier,
-        loop: Loop,
-        read: ReadAudio,
-        tasks: asyncio.TaskGroup,
-    ) -> None:
-        self._store = store
-        self._drafter = drafter
-        self._notifier = notifier
-        self._ready = False
-        self._blocked: str | None = None
-        self.loop = loop
-        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting))
-        turns = asyncio.Lock()
-        self._promoter = loop.promoter(drafter, turns, tasks)
-        self._executor = Executor(
-            tasks,
-            pipeline,
-            lambda event: self.ring(event),  # noqa: PLW0108 - `ring` comes later
-            turns,
-            lambda: drafter.version,
-            trainer=loop.trainer(read),
-            judge=loop.judge(),
-            promoter=self._promoter,
-        )
-        self._observer = Observer(
-            store, loop.ledger, loop.sources.registry, lambda: drafter.version, lambda: self._executor.busy
-        )
-        self.dispatcher = Dispatcher(self._observe, self._executor.start, policy_of(settings))
-        self.ring = self.dispatcher.ring
-        self.feed: Feed | None = None
-        if settings.realtime.enabled:
-            feed = FeedSettings(
-                url=settings.supabase.url,
-                key=settings.supabase.key.get_secret_value(),
-                worker=store.worker,
-                canary_s=settings.realtime.canary_seconds,
-            )
-            self.feed = Feed(feed, self.ring, self._canary)
-
-    async def _observe(self, *, learning: bool) -> Snapshot:
-        snapshot = await self._observer.observe(learning=learning)
-        blocked = why_not_draft(snapshot) if snapshot.ready else None
-        if blocked and self._promoter.trouble:
-            blocked = f"{blocked}: {self._promoter.trouble}"
-        if blocked != self._blocked and Lane.DRAFT not in snapshot.busy:
-            self._blocked = blocked
-            if blocked:
-                log.warning("not drafting", why=blocked)
-        if not self._ready:
-            self._ready = True
-            self._notifier.ready(f"live v{snapshot.live}, {snapshot.ready} ready")
-            log.info("ready", live=snapshot.live, clips_ready=snapshot.ready)
-        return snapshot
-
-    async def beat(self) -> None:
-        """Tell the database what this daemon is doing, for `ambara status`."""
-        with suppress(AmbaraError):
-            await self._canary()
-
-    async def _canary(self) -> int:
-        total = self._executor.total
-        state: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "version": self._drafter.version,
-            **self._drafter.describe(),
-            "drafted": total.written,
-            "dropped": total.dropped,
-            "failed": total.failed,
-            "blocked": self._blocked,
-            "feed": self.feed.state.value if self.feed else "off",
-            "feed_reason": self.feed.reason if self.feed else None,
-        }
-        return await self._store.beat(state)
 
 
 def _goodbye(notifier: Notifier) -> None:

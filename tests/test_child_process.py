@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from child_bench import GENEROUS_S, STUB, Bench, children, lives, open_files, train_job, until
+from child_bench import GENEROUS_S, STUB, Bench, children, lives, open_files, the_child, train_job, until
 
 from daemon.learning.ports import ChildDone, ChildFailed, ChildStopped
 from daemon.learning.process import LOG_BYTES, run_child
@@ -59,7 +59,7 @@ async def test_no_secret_reaches_it_and_what_it_needs_does(bench: Bench, monkeyp
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.stub("tell(1)\nwhile not stop(): time.sleep(0.01)"))
         await until(lambda: bench.steps() == [1])
-        (pid,) = children(os.getpid())
+        pid = the_child()
         given = about(pid, "environ") + about(pid, "cmdline")
         os.kill(pid, signal.SIGTERM)
     assert task.result() == ChildStopped()

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from child_bench import Bench, children, until
+from child_bench import Bench, the_child, until
 
 from daemon.learning.ports import ChildStopped
 
@@ -30,7 +30,7 @@ async def test_a_second_request_does_not_end_it_while_it_saves(bench: Bench, aga
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.stub(SAVES))
         await until(lambda: bench.steps() == [1])
-        (pid,) = children(os.getpid())
+        pid = the_child()
         os.kill(pid, signal.SIGTERM)
         await until((bench.folder / "half").exists)
         for _ in range(3):

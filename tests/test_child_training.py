@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from child_bench import Bench, children, evaluate_job, open_files, train_job, until
+from child_bench import Bench, children, evaluate_job, open_files, the_child, train_job, until
 
 from daemon.learning import audiofolder, pcm
 from daemon.learning.ports import ChildDone, ChildFailed, ChildStopped, Sample, Side
@@ -87,7 +87,7 @@ async def test_a_training_that_is_asked_to_stop_goes_on_at_the_same_step(
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.run(job))
         await until(lambda: any(progress.get("phase") == "training" for progress in bench.heard[before:]))
-        (pid,) = children(os.getpid())
+        pid = the_child()
         for _ in range(3):  # the second and the third fall into the writing of the checkpoint
             os.kill(pid, signal.SIGTERM)
             await asyncio.sleep(0.05)
@@ -100,7 +100,7 @@ async def test_a_training_that_is_killed_is_taken_up_again(bench: Bench, data: P
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.run(train_job(data, tmp_path)))
         await until(lambda: len(bench.steps()) > 0)
-        (pid,) = children(os.getpid())
+        pid = the_child()
         os.kill(pid, signal.SIGKILL)
     end = task.result()
     assert isinstance(end, ChildFailed)

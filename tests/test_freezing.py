@@ -356,7 +356,7 @@ async def test_no_more_than_eight_clips_are_in_memory(tmp_path: Path) -> None:
         return await from_memory(run_id, file_name)
 
     await freeze(many(60), read, tmp_path / "data")
-    assert most == FETCHES == 8
+    assert 1 < most <= FETCHES == 8
 
 
 def away(*_: str) -> TemporaryError:

@@ -129,9 +129,10 @@ def write_set(
     manifest = {
         "format": FORMAT,
         "metadata_sha256": {name: _digest(folder / name / "metadata.csv") for name in FOLDERS.values()},
-        "left_out": dict(left_out),
-        "refused": dict(refused),
-        "notes": dict(notes),
+        # Sorted: clips are fetched side by side, and the same set should be the same bytes.
+        "left_out": dict(sorted(left_out.items())),
+        "refused": dict(sorted(refused.items())),
+        "notes": dict(sorted(notes.items())),
         "clips": [{k: v for k, v in asdict(entry).items() if k != "text"} for entry in entries],
     }
     sync(folder)

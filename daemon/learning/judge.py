@@ -84,6 +84,6 @@ class Judge:
         return None
 
     async def _reject(self, version: int, reason: str) -> Event:
-        log.warning("rejected", version=version, why=reason)
         await self._ledger.reject(version, reason)
+        log.warning("rejected", version=version, why=reason)
         return ModelRejected()

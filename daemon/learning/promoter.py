@@ -60,14 +60,14 @@ class Promoter:
         try:
             return await self._with_model(version, lambda model: self._go_live(command, version, model))
         except PermanentError as error:
-            log.warning("rejected", version=version.id, why=str(error))
             await self._ledger.reject(version.id, f"it passed the judge and cannot serve: {error}")
+            log.warning("rejected", version=version.id, why=str(error))
             return ModelRejected()
 
     async def reject(self, command: Reject) -> Event:
         """Turn a candidate down."""
-        log.info("rejected", version=command.version, why=command.reason)
         await self._ledger.reject(command.version, command.reason)
+        log.info("rejected", version=command.version, why=command.reason)
         return ModelRejected()
 
     async def swap(self, command: Swap) -> Event | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,15 @@ def children(pid: int) -> set[int]:
         if int(state[1]) == pid:
             found.add(int(stat.parent.name))
     return found
+
+
+def the_child() -> int:
+    """The one that this process started with `run_child`: its last argument is who started it."""
+    ours = str(os.getpid()).encode()
+    (pid,) = (
+        pid for pid in children(os.getpid()) if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[-2:-1] == [ours]
+    )
+    return pid
 
 
 def lives(pid: int) -> bool:
