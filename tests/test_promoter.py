@@ -13,6 +13,7 @@ import pytest
 from corrections import Database
 from supabase import AsyncClient
 
+from daemon.asr import families
 from daemon.asr.transcriber import Transcriber
 from daemon.database import Database as Functions
 from daemon.drafter import Drafter
@@ -64,9 +65,18 @@ class Bench:
         assert row is not None
         version = int(row[0])
         if published:
-            shutil.copytree(BASE, self.registry.folder(version) / "model")
-            self.registry.publish(version, {})
+            self.publish(version)
         return version
+
+    def publish(self, version: int) -> None:
+        """A copy of the base that is another model to everybody: a line more in a file that shapes its drafts."""
+        model = self.registry.folder(version) / "model"
+        shutil.copytree(BASE, model)
+        with (model / "config.json").open("a", encoding="utf-8") as file:
+            file.write("\n" * version)
+        self.registry.publish(version, {})
+        mark = families.fingerprint("whisper", self.sources.opened(str(model), None))
+        self.db.execute("update model_versions set fingerprint = %s where id = %s", [mark, version])
 
     async def promote(self, version: int, against: int = 1) -> Any:
         return await self.promoter.promote(Promote(version, against=against, reason="better: said the judge"))
@@ -205,10 +215,18 @@ async def test_a_live_version_that_this_host_lacks_leaves_it_waiting_with_a_reas
     assert await bench.promoter.swap(Swap(version)) is None
     assert "is not on this host" in str(bench.promoter.trouble)
     assert bench.drafter.version == 1
-    shutil.copytree(BASE, bench.registry.folder(version) / "model")
-    bench.registry.publish(version, {})
+    bench.publish(version)
     assert await bench.promoter.swap(Swap(version)) == ModelSwapped()
     assert bench.promoter.trouble is None
+
+
+async def test_the_folder_of_another_model_is_not_served(bench: Bench) -> None:
+    """As when a state directory comes from another project, whose versions bear the same numbers."""
+    version = bench.trained()
+    bench.db.execute("update model_versions set fingerprint = 'of another' where id = %s", [version])
+    assert await bench.promote(version) == ModelRejected()
+    assert "holds another model" in str(bench.stage(version)[1])
+    assert bench.drafter.version == 1
 
 
 async def test_reject_and_what_is_kept(bench: Bench) -> None:

@@ -87,7 +87,7 @@ def test_it_is_asked_for_where_it_is_not(registry: Registry) -> None:
     assert refused(registry) == "model-missing"
     assert registry.read_facts(7) is None
     registry.retain({1})
-    registry.clean({1})
+    registry.clean({1}, newest=99)
     with pytest.raises(PermanentError) as caught:
         registry.publish(7, FACTS)
     assert caught.value.reason == "model-missing"
@@ -288,7 +288,7 @@ def test_half_removed_weights_are_under_no_name_that_loads(registry: Registry, m
     assert registry.numbers() == [1, 2]
     leftovers = [path for path in registry.folder(1).parent.iterdir() if path.name.startswith(".")]
     assert leftovers
-    registry.clean(set())
+    registry.clean(set(), newest=99)
     assert not any(path.exists() for path in leftovers)
     assert registry.check(2)
 
@@ -300,10 +300,30 @@ def test_the_start_removes_what_never_came_to_be(registry: Registry) -> None:
     made(registry, 2)
     published(registry, 3)
     (registry.folder(3) / "checkpoints" / "step-10").mkdir(parents=True)  # killed right after it was whole
-    registry.clean({2})
+    registry.clean({2}, newest=99)
     assert [path.name for path in registry.folder(1).iterdir()] == ["train.log"]
     assert (registry.folder(2) / "checkpoints" / "step-10").is_dir()
     assert (registry.folder(2) / "data").is_dir()
     assert registry.check(3)
     assert (registry.folder(3) / "data").is_dir()
     assert not (registry.folder(3) / "checkpoints").exists()
+
+
+def test_what_another_daemon_began_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    """Its number is above all that was known when the clean-up looked."""
+    registry = Registry(tmp_path)
+    for version in (3, 4):
+        (registry.claim(version, f"mark {version}") / "data").mkdir()
+    registry.clean(set(), newest=3)
+    assert not (registry.folder(3) / "data").exists()
+    assert (registry.folder(4) / "data").exists()
+
+
+def test_a_folder_belongs_to_the_run_that_made_it(tmp_path: Path) -> None:
+    """Numbers begin anew in another database; what stands under them from before is neither used nor lost."""
+    registry = Registry(tmp_path)
+    (registry.claim(2, "first") / "kept").write_text("mine")
+    assert (registry.claim(2, "first") / "kept").read_text() == "mine"
+    assert [path.name for path in registry.claim(2, "second").iterdir()] == ["owner"]
+    assert [path.read_text() for path in tmp_path.glob("0002.of-another-*/0002/kept")] == ["mine"]
+    assert registry.numbers() == [2]

@@ -53,7 +53,8 @@ class Loop:
         try:
             versions = await patiently(self.ledger.versions, "Supabase")
             training = {version.id for version in versions if version.stage == "training"}
-            await asyncio.to_thread(self.sources.registry.clean, training)
+            newest = max((version.id for version in versions), default=0)
+            await asyncio.to_thread(self.sources.registry.clean, training, newest)
         except (AmbaraError, OSError) as error:
             log.warning("cannot tidy up", error=type(error).__name__)
 

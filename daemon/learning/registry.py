@@ -2,6 +2,7 @@
 
 0007/model/           weights in safetensors, configuration, tokenizer
 0007/training.json    what it was made of
+0007/owner            the run that made it, by the mark that the database gave it
 0007/manifest.json    size and sha256 of all of these
 0007/evidence.json    how it compared, once it was judged
 0007/data/, 0007/checkpoints/    what it is made from, while it is being made and judged
@@ -27,6 +28,7 @@ ROOM = 3
 """Times the base model's size: a checkpoint with its optimizer takes about that."""
 
 _FACTS = "training.json"
+_OWNER = "owner"
 _ASIDE = ".removed-"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".py")
 """Files of such names may run code when they are opened."""
@@ -47,6 +49,22 @@ class Registry:
         if not self._root.is_dir():
             return []
         return sorted(int(path.name) for path in self._root.iterdir() if path.name.isdecimal() and path.is_dir())
+
+    def claim(self, version: int, owner: str) -> Path:
+        """The folder in which `owner` makes this version: what it left there before is still there.
+
+        A folder of the same number that another made, for another database perhaps, is moved out of the way and kept.
+        """
+        folder = self.folder(version)
+        try:
+            self._prepare()
+            if folder.exists() and _owner(folder) != owner:
+                folder.rename(Path(mkdtemp(prefix=f"{folder.name}.of-another-", dir=self._root)) / folder.name)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            write_whole(folder / _OWNER, owner.encode())
+        except OSError as error:
+            raise _unwritable(self._root, error) from error
+        return folder
 
     def publish(self, version: int, facts: Mapping[str, Any]) -> None:
         """Make a version with a finished model/ whole, for good; then remove what it was only made with.
@@ -113,9 +131,12 @@ class Registry:
 
     def need_room(self, model: Path) -> None:
         """Raise `PermanentError` unless `ROOM` times the weights of the model in directory `model` fit on the disk."""
-        self._prepare()
-        need = ROOM * sum(path.stat().st_size for path in model.glob("*.safetensors"))
-        free = shutil.disk_usage(self._root).free
+        try:
+            self._prepare()
+            need = ROOM * sum(path.stat().st_size for path in model.glob("*.safetensors"))
+            free = shutil.disk_usage(self._root).free
+        except OSError as error:
+            raise _unwritable(self._root, error) from error
         if free < need:
             raise PermanentError(
                 f"Training takes {need / 1e9:.1f} GB in {self._root}, where {free / 1e9:.1f} GB are free: make room.",
@@ -132,9 +153,9 @@ class Registry:
             if version not in keep and (version < newest or (self.folder(version) / MANIFEST).exists()):
                 self._strip(version)
 
-    def clean(self, training: Collection[int]) -> None:
+    def clean(self, training: Collection[int], newest: int) -> None:
         """Remove what a crash left behind: half removed folders, and all that is heavy of versions that never came to
-        be and are not in `training`. For the start, when nothing else is under way here."""
+        be and are not in `training`. What is above `newest` another daemon may have begun since that was found."""
         if not self._root.is_dir():
             return
         self._prepare()
@@ -143,8 +164,12 @@ class Registry:
         for version in self.numbers():
             if (self.folder(version) / MANIFEST).exists():
                 _drop_workings(self.folder(version))
-            elif version not in training:
+            elif version <= newest and version not in training:
                 self._strip(version)
+
+    def drop_checkpoints(self, version: int) -> None:
+        """Let a version's training begin anew, with the data that it has."""
+        shutil.rmtree(self.folder(version) / "checkpoints", ignore_errors=True)
 
     def _strip(self, version: int) -> None:
         folder = self.folder(version)
@@ -161,6 +186,12 @@ class Registry:
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.chmod(0o700)
+
+
+def _unwritable(root: Path, error: OSError) -> PermanentError:
+    return PermanentError(
+        f"Nothing can be kept in {root} ({error.strerror}): look after its permissions and its disk.", reason="disk"
+    )
 
 
 def _drop_workings(folder: Path) -> None:
@@ -196,6 +227,13 @@ def _manifest(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
         case {"format": format_, "version": number, "files": dict(files)} if (format_, number) == (FORMAT, version):
             return files
     return None
+
+
+def _owner(folder: Path) -> str | None:
+    try:
+        return (folder / _OWNER).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _stamp(path: Path) -> dict[str, Any] | None:

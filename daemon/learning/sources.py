@@ -47,7 +47,18 @@ class Sources:
     async def maker(self, version: Version) -> Callable[[], Transcriber]:
         """A function that loads this version. Raises `PermanentError`, now or when it is called."""
         options = await asyncio.to_thread(self.options, version)
-        return lambda: self.make(options)
+
+        def make() -> Transcriber:
+            model = self.make(options)
+            if version.kind == "trained" and model.fingerprint != version.fingerprint:
+                raise PermanentError(
+                    f"The folder of version {version.id} holds another model, or [model] language or task has changed "
+                    "since it was trained: set them back, or choose another version with `ambara models promote`.",
+                    reason="model-other",
+                )
+            return model
+
+        return make
 
     def make(self, options: Mapping[str, Any]) -> Transcriber:
         """Load a model. Raises `PermanentError` if it cannot serve."""

@@ -20,7 +20,7 @@ from daemon.learning.freezing import ReadAudio, freeze
 from daemon.learning.job import TrainJob
 from daemon.learning.ledger import Ledger
 from daemon.learning.plan import in_short, training_options, with_rehearsal
-from daemon.learning.ports import ChildFailed, ChildStopped, TrainingRun, Version
+from daemon.learning.ports import ChildEnd, ChildFailed, ChildStopped, TrainingRun, Version
 from daemon.learning.process import run_child
 from daemon.learning.sides import decide_sides
 from daemon.learning.sources import Sources
@@ -84,20 +84,18 @@ class Trainer:
         if facts is None:
             await work.let_go()
             return None
-        return await self._finish(run, facts)
-
-    async def _finish(self, run: TrainingRun, facts: Mapping[str, Any]) -> Event:
-        """Tell the database of the candidate, under the same fingerprint that the model has wherever it is loaded."""
-        options = self._sources.opened(str(self._registry.folder(run.version) / "model"), None)
-        fingerprint = await asyncio.to_thread(families.fingerprint, self._sources.family, options)
         name = f"trained-{run.version:04}"
-        version = await patiently(lambda: self._ledger.finish(run, name, fingerprint, facts), "Supabase")
+        version = await patiently(lambda: self._ledger.finish(run, name, work.fingerprint, facts), "Supabase")
         log.info("training finished", run=run.id, version=version.id, stage=version.stage, reason=version.reason)
         return TrainingFinished() if version.stage == "candidate" else TrainingFailed()
 
     async def _make(self, work: _Run) -> Mapping[str, Any] | None:
         """Freeze and train. Returns the facts of the run; None if the child was stopped by somebody else."""
-        folder = self._registry.folder(work.run.version)
+        version = await patiently(lambda: self._ledger.version(work.run.version), "Supabase")
+        if version is None:
+            raise PermanentError("The version that this run makes is gone from the database.", reason="version-gone")
+        # Until it is trained, the version's fingerprint is a mark that no other run in the world has.
+        folder = await asyncio.to_thread(self._registry.claim, version.id, version.fingerprint)
         live = await patiently(self._ledger.live, "Supabase") if self._settings.start_from == "live" else None
         base = await self._base(live)
         await asyncio.to_thread(self._registry.need_room, Path(base["model"]))
@@ -105,14 +103,31 @@ class Trainer:
         await patiently(lambda: self._ledger.samples_frozen(work.run, frozen.audio), "Supabase")
         options = training_options(self._settings, base)
         job = TrainJob(family=self._sources.family, settings=options, data=folder / "data", out=folder, resume=True)
-        end = await run_child(job.write(folder / "train.json"), folder / "train.log", work.heard)
+        end = await self._child(job, folder, work)
+        if isinstance(end, ChildFailed) and end.reason == "other-training":
+            # The settings were changed, or the data, while nobody trained: what the run is begun with now counts.
+            log.warning("training begins anew", run=work.run.id, version=work.run.version, why=end.message)
+            await asyncio.to_thread(self._registry.drop_checkpoints, work.run.version)
+            end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed):
             raise PermanentError(end.message, reason=end.reason)
         if isinstance(end, ChildStopped):
             return None
         facts = {"settings": options, "data": in_short(frozen), "training": dict(end.result)}
         await asyncio.to_thread(self._registry.publish, work.run.version, facts)
+        work.fingerprint = await asyncio.to_thread(self._fingerprint, work.run.version)
         return facts
+
+    async def _child(self, job: TrainJob, folder: Path, work: _Run) -> ChildEnd:
+        return await run_child(job.write(folder / "train.json"), folder / "train.log", work.heard)
+
+    def _fingerprint(self, version: int) -> str:
+        """The same that the model has wherever it is loaded. Reads every byte."""
+        options = self._sources.opened(str(self._registry.folder(version) / "model"), None)
+        try:
+            return families.fingerprint(self._sources.family, options)
+        except (ModelError, OSError) as error:
+            raise PermanentError(f"What was trained cannot be read: {error}", reason="model") from None
 
     async def _base(self, live: Version | None) -> dict[str, Any]:
         """Where training starts from, as a directory: the child has no network to fetch it by."""
@@ -147,6 +162,8 @@ class _Run:
         self._began = time.monotonic()
         self.run = run
         self.detail: dict[str, Any] = {"phase": "data"}
+        self.fingerprint = ""
+        """Of what came of it, once that is known."""
 
     def heard(self, progress: Mapping[str, Any]) -> None:
         """The newest figures; they reach the database with the next renewal."""
