@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -106,9 +107,17 @@ def _answer(work: Callable[[], Any], future: asyncio.Future[Any]) -> None:
     try:
         result, error = work(), None
     except BaseException as caught:  # handed to the caller, whatever it is
+        _empty(caught)
         result, error = None, caught
     with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+
+
+def _empty(error: BaseException | None) -> None:
+    """Let go of what the frames that an error came through still hold: half a model, on a device that has no more."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

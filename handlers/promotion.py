@@ -129,6 +129,8 @@ def _not_at_hand(snapshot: Snapshot, candidate: Candidate) -> str | None:
         return "no model version is live yet"
     if not candidate.here:
         return f"the folder of version {candidate.version} is not on this host"
+    if snapshot.loaded != snapshot.live:  # nothing to compare with; an attempt would only keep training waiting
+        return f"version {snapshot.live} is live, and this daemon has version {snapshot.loaded} loaded"
     if Lane.WORK in snapshot.busy:
         return "this daemon is training or evaluating"
     return None

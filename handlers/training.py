@@ -8,6 +8,9 @@ from handlers.commands import Command, Lane, Train
 from handlers.policy import Policy, TrainingPolicy
 from handlers.snapshot import Failure, Learning, Snapshot, Training
 
+LEAST_COOLDOWN = 0.25
+"""Minutes, whatever the settings say: a run that fails at once would else begin, and be stored, many times a second."""
+
 
 def train(snapshot: Snapshot, policy: Policy) -> Iterable[Command]:
     """Train when enough is new, or go on with a run that lost its worker."""
@@ -80,7 +83,8 @@ def _not_now(learning: Learning, policy: TrainingPolicy) -> str | None:
 def cooldown_minutes(failure: Failure, policy: TrainingPolicy) -> float:
     """How long to leave it after a failure: doubles with each in a row, up to a day."""
     doublings = min(failure.in_a_row - 1, 16)
-    return float(min(policy.cooldown_minutes * 2**doublings, policy.cooldown_most_minutes))
+    first = max(policy.cooldown_minutes, LEAST_COOLDOWN)
+    return float(min(first * 2**doublings, policy.cooldown_most_minutes))
 
 
 def _within(hour: int, first: int, last: int) -> bool:

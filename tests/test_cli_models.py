@@ -173,6 +173,16 @@ def test_promote_roll_back_and_back_again(db: Db, project: Any, tmp_path: Path) 
     assert stages(db) == {1: "retired", 2: "live"}
 
 
+def test_no_way_back_to_weights_that_are_gone(db: Db, project: Any, tmp_path: Path) -> None:
+    """Retention keeps those of one step back; with a second step no daemon could draft."""
+    assert models(project, tmp_path, "promote", "2").returncode == 0
+    assert models(project, tmp_path, "promote", "1").returncode == 0
+    for folder in tmp_path.rglob("0002/model"):
+        shutil.rmtree(folder)
+    assert "Version 2 is not on this host" in refused(project, tmp_path, "rollback")
+    assert stages(db) == {1: "live", 2: "retired"}
+
+
 def test_only_what_is_here_and_whole_goes_live(db: Db, project: Any, tmp_path: Path) -> None:
     before = stages(db)
     weights = tmp_path / "state" / "models" / "0002" / "model" / "model.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,93 @@ async def test_where_it_does_not_fit_alone_the_old_model_comes_back(
     assert (bench.drafter.version, bench.drafter.model.name) == (1, str(BASE))
     assert not bench.turns.locked()
     assert bench.stage(1)[0] == "live"
+
+
+@pytest.mark.parametrize("error", [ValueError("a shape"), KeyError("a layer"), OSError("a file")])
+async def test_whatever_a_library_raises_turns_the_candidate_down_and_ends_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    version = bench.trained()
+
+    def make(_: Any) -> Transcriber:
+        raise error
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    assert await bench.promote(version) == ModelRejected()
+    assert type(error).__name__ in str(bench.stage(version)[1])
+    assert (bench.drafter.version, bench.stage(1)[0]) == (1, "live")
+
+
+async def test_evidence_that_is_none_turns_the_candidate_down(bench: Bench) -> None:
+    version = bench.trained()
+    (bench.registry.folder(version) / "evidence.json").write_text('{"clips": [{}]}')
+    assert await bench.promote(version) == ModelRejected()
+    assert (bench.drafter.version, bench.stage(1)[0]) == (1, "live")
+
+
+async def test_a_swap_to_what_a_promotion_is_loading_loads_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another look may find the new version live before the promotion has put it into memory."""
+    version = bench.trained()
+    loads: list[str] = []
+    real = bench.sources.make
+
+    def make(options: Any) -> Transcriber:
+        loads.append(str(options["model"]))
+        return real(options)
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    await bench.turns.acquire()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        promoting = tasks.create_task(bench.promote(version))
+        while bench.stage(version)[0] != "live":  # noqa: ASYNC110 - the database does not ring
+            await asyncio.sleep(0.02)
+        swapping = tasks.create_task(bench.promoter.swap(Swap(version)))
+        await asyncio.sleep(0.1)
+        bench.turns.release()
+    assert (promoting.result(), swapping.result()) == (ModelPromoted(), ModelSwapped())
+    assert len(loads) == 1
+
+
+async def test_a_swap_that_waited_for_a_promotion_does_not_undo_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the new one is loaded alone nothing is in memory, and another look asks for what is live: the old one."""
+    version = bench.trained()
+    real = bench.sources.make
+    swaps: list[asyncio.Task[Any]] = []
+    loop = asyncio.get_running_loop()
+
+    def make(options: Any) -> Transcriber:
+        if bench.drafter.version is not None:
+            raise MemoryError
+        loop.call_soon_threadsafe(lambda: swaps.append(loop.create_task(bench.promoter.swap(Swap(1)))))
+        return real(options)
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    assert await bench.promote(version) == ModelPromoted()
+    assert [await swap for swap in swaps] == [SweepDue()]
+    assert bench.drafter.version == version
+
+
+async def test_what_a_failed_load_had_in_memory_is_free_when_its_error_is_heard(bench: Bench) -> None:
+    """Even in the handler: a device that is full has no room for what an error's frames hold."""
+
+    class Half:
+        """A model, so far."""
+
+    halves: list[weakref.ref[Half]] = []
+
+    def make() -> Transcriber:
+        half = Half()
+        halves.append(weakref.ref(half))
+        raise MemoryError
+
+    for load in (bench.drafter.prepare, bench.drafter.load):
+        with pytest.raises(MemoryError):
+            await load(make)
+    assert [half() for half in halves] == [None, None]
 
 
 async def test_a_verdict_against_a_version_that_is_live_no_more_counts_for_nothing(bench: Bench) -> None:

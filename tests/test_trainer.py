@@ -16,6 +16,7 @@ from daemon.audio_source import MissingAudio
 from daemon.database import Database as Functions
 from daemon.errors import PermanentError
 from daemon.learning.ledger import Ledger
+from daemon.learning.ports import ChildFailed
 from daemon.learning.registry import Registry
 from daemon.learning.sides import decide_sides
 from daemon.learning.sources import Sources
@@ -147,6 +148,45 @@ async def test_a_disk_without_room(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert await bench.train() == TrainingFailed()
     assert "make room" in bench.failed_with()
     assert not bench.reading.is_set()
+
+
+async def test_checkpoints_under_other_settings_are_dropped_once_and_training_begins_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person changes the settings while a run waits for its daemon."""
+    correct(bench.db, tapes=4)
+    seen: list[bool] = []
+
+    async def run_child(_job: Path, log: Path, _heard: Any) -> ChildFailed:
+        seen.append((log.parent / "checkpoints").exists())
+        (log.parent / "checkpoints").mkdir(exist_ok=True)
+        return ChildFailed("other-training", "The checkpoints are of other settings.")
+
+    monkeypatch.setattr("daemon.learning.trainer.run_child", run_child)
+    assert await bench.train() == TrainingFailed()
+    assert seen == [False, False]
+    assert "other settings" in bench.failed_with()
+
+
+async def test_a_state_directory_that_cannot_be_written_is_a_reason_and_no_crash(
+    bench: Bench, supabase_client: AsyncClient, tmp_path: Path
+) -> None:
+    correct(bench.db, tapes=4)
+    (tmp_path / "file").write_text("")
+    elsewhere = Bench(supabase_client, bench.db, tmp_path / "file")
+    assert await elsewhere.train() == TrainingFailed()
+    assert "look after" in bench.failed_with()
+
+
+async def test_an_error_of_the_disk_that_nobody_foresaw(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    correct(bench.db, tapes=4)
+
+    def need_room(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(bench.registry, "need_room", need_room)
+    assert await bench.train() == TrainingFailed()
+    assert "look after its disk" in bench.failed_with()
 
 
 async def test_an_argument_that_the_library_does_not_take(bench: Bench) -> None:

@@ -118,6 +118,37 @@ async def test_what_a_run_is_made_of(ledger: Ledger, db: Sql) -> None:
     assert candidate is None
 
 
+async def test_a_recording_under_another_name_stays_on_its_side(ledger: Ledger, db: Sql) -> None:
+    """Whatever side the new name would get: what a model was judged by is never trained on, nor the reverse."""
+    run = add_run(db)
+    decide(db, tape="train", psalm="held_out")
+    add_corrected(db, run, 3)
+    add_corrected(db, run, 2, recording="psalm")
+    await ledger.finish(await begun(ledger, 3), "trained", fingerprint(), {})
+    db.execute("update clips set source_file = source_file || ', side A'")
+    await ledger.decide({"tape, side A": Side.HELD_OUT, "psalm, side A": Side.TRAIN})
+    assert {r.key: r.side for r in await ledger.recordings()} == {
+        "tape, side A": Side.TRAIN,
+        "psalm, side A": Side.HELD_OUT,
+    }
+
+
+async def test_a_clip_given_to_a_recording_of_the_other_side_is_left_out(ledger: Ledger, db: Sql) -> None:
+    run = add_run(db)
+    decide(db, tape="train", psalm="held_out")
+    add_corrected(db, run, 3)
+    judged_by, stays = add_corrected(db, run, 2, recording="psalm")
+    await ledger.finish(await begun(ledger, 3), "trained", fingerprint(), {})
+    db.execute("update clips set source_file = 'tape', corrected_transcription = 'hafa' where id = %s", [judged_by])
+    added = add_corrected(db, run, 4)
+    began = await begun(ledger, 4)
+    assert began.left_out == {"changed-sides": 1}
+    samples = {sample.clip_id: sample.side for sample in await ledger.samples(began)}
+    assert judged_by not in samples
+    assert samples[stays] is Side.HELD_OUT
+    assert {samples[clip] for clip in added} == {Side.TRAIN}
+
+
 async def test_held_out_corrections_begin_no_run(ledger: Ledger, db: Sql) -> None:
     decide(db, psalm="held_out")
     add_corrected(db, add_run(db), 50, recording="psalm")

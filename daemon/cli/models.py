@@ -76,9 +76,9 @@ def promote(context: typer.Context, number: Number) -> None:
 
 @app.command(epilog="Example:  ambara models rollback")
 def rollback(context: typer.Context) -> None:
-    """Make the version live again that was live before, and turn the present one down."""
-    settings, _ = _here(context)
-    typer.echo(asyncio.run(_rollback(settings)))
+    """Make the version live again that was live before, and turn the present one down. It has to lie on this host."""
+    settings, registry = _here(context)
+    typer.echo(asyncio.run(_rollback(settings, registry)))
 
 
 @app.command(epilog="Examples:  ambara models pin 7   |   ambara models pin 7 --off")
@@ -129,9 +129,14 @@ async def _promote(settings: Settings, registry: Registry, number: int) -> str:
         return f"Version {number} ({clean(version.name)}) is live{instead}. {FOLLOW}"
 
 
-async def _rollback(settings: Settings) -> str:
+async def _rollback(settings: Settings, registry: Registry) -> str:
+    from daemon.learning.retention import previous
+
     async with connected(settings) as project:
         before = await project.ledger.live()
+        again = previous(await project.ledger.versions())
+        if again and again.kind == "trained":
+            registry.check(again.id)  # of a second step back the weights are gone: no daemon could draft any more
         version = await project.ledger.rollback("rolled back by hand")
         if version is None or before is None:
             raise PermanentError("There is no version to go back to: none that is whole was live before this one.")

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from daemon.backoff import patiently
 from daemon.errors import PermanentError
 from daemon.learning.job import EvaluateJob
 from daemon.learning.ledger import Ledger
@@ -46,7 +47,10 @@ class Judge:
             candidate_options = await asyncio.to_thread(self._sources.options, candidate)
         except PermanentError as error:
             return await self._reject(command.version, str(error))
-        live_options = await asyncio.to_thread(self._sources.options, live)
+        try:
+            live_options = await asyncio.to_thread(self._sources.options, live)
+        except PermanentError as error:
+            return await self._in_vain(command.version, error.reason, str(error))
         folder = registry.folder(command.version)
         job = EvaluateJob(
             live={"family": self._sources.family, "options": live_options},
@@ -63,7 +67,8 @@ class Judge:
             case ChildDone():
                 found = comparison(end.result["comparison"])
                 assert found is not None
-                await self._ledger.evaluated(command.version, found)
+                # It took minutes: an outage of the database is no reason to do it again.
+                await patiently(lambda: self._ledger.evaluated(command.version, found), "Supabase")
                 log.info(
                     "compared",
                     version=command.version,
@@ -75,12 +80,16 @@ class Judge:
                 )
                 return EvaluationFinished()
             case ChildFailed():
-                log.warning("comparison failed", version=command.version, reason=end.reason, error=end.message)
-                self._failed[command.version] = self._failed.get(command.version, 0) + 1
-                if end.reason == "candidate" or self._failed[command.version] >= TRIES:
-                    return await self._reject(command.version, f"it could not be judged: {end.message}")
+                return await self._in_vain(command.version, end.reason, end.message)
             case ChildStopped():
-                pass
+                return None
+
+    async def _in_vain(self, version: int, reason: str, message: str) -> Event | None:
+        """It could not be compared. Turned down if that is its own fault, or after too many tries."""
+        log.warning("comparison failed", version=version, reason=reason, error=message)
+        self._failed[version] = self._failed.get(version, 0) + 1
+        if reason == "candidate" or self._failed[version] >= TRIES:
+            return await self._reject(version, f"it could not be judged: {message}")
         return None
 
     async def _reject(self, version: int, reason: str) -> Event:

@@ -82,3 +82,5 @@ class Loop:
             log.info("pushed", version=version.id, repo=repo, where=where)
         except AmbaraError as error:
             log.warning("cannot push", version=version.id, repo=repo, error=str(error))
+        except Exception as error:  # of the hub's client, which says what it likes: no reason to end the daemon
+            log.warning("cannot push", version=version.id, repo=repo, error=type(error).__name__)

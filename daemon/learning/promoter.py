@@ -17,7 +17,7 @@ import structlog
 from daemon.asr.metrics import character_error_rate
 from daemon.asr.transcriber import Transcriber
 from daemon.drafter import Drafter
-from daemon.errors import PermanentError
+from daemon.errors import AmbaraError, PermanentError, TemporaryError
 from daemon.learning.audiofolder import Entry, held_out
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
@@ -49,6 +49,7 @@ class Promoter:
         self._drafter = drafter
         self._turns = turns
         self._promoted = promoted
+        self._one_at_a_time = asyncio.Lock()
         self.trouble: str | None = None
         """Why the live version is not in memory, in words."""
 
@@ -58,7 +59,8 @@ class Promoter:
         if version is None:
             return None
         try:
-            return await self._with_model(version, lambda model: self._go_live(command, version, model))
+            async with self._one_at_a_time:
+                return await self._with_model(version, lambda model: self._go_live(command, version, model))
         except PermanentError as error:
             await self._ledger.reject(version.id, f"it passed the judge and cannot serve: {error}")
             log.warning("rejected", version=version.id, why=str(error))
@@ -81,7 +83,15 @@ class Promoter:
             return ModelSwapped()
 
         try:
-            return await self._with_model(version, use)
+            # A promotion under way may put this version into memory, or make another live: there is no room for both.
+            async with self._one_at_a_time:
+                live = await self._ledger.live()
+                if live is None or live.id != version.id:
+                    return SweepDue()
+                if self._drafter.version == version.id:
+                    self.trouble = None
+                    return ModelSwapped()
+                return await self._with_model(version, use)
         except PermanentError as error:
             if self.trouble != str(error):
                 log.warning("cannot serve the live version", version=version.id, why=str(error))
@@ -106,28 +116,39 @@ class Promoter:
         make = await self._sources.maker(version)
         try:
             model = await self._drafter.prepare(make)
-        except (MemoryError, RuntimeError) as error:
+        except AmbaraError:
+            raise
+        except Exception as error:  # of whatever library it is: the hot model serves on
             if not _no_room(error):
-                raise PermanentError(f"It fails on this device ({type(error).__name__}).", reason="model") from None
-            log.warning("no room for two models: drafting waits until the new one is loaded", version=version.id)
-            return await self._alone(version, make, then)
-        return await then(model)
+                raise _failing(error) from None
+        else:
+            return await then(model)
+        # Outside the handler: an error holds what had been loaded.
+        log.warning("no room for two models: drafting waits until the new one is loaded", version=version.id)
+        return await self._alone(version, then)
 
-    async def _alone(
-        self, version: Version, make: Callable[[], Transcriber], then: Callable[[Transcriber], Awaitable[Event]]
-    ) -> Event:
+    async def _alone(self, version: Version, then: Callable[[Transcriber], Awaitable[Event]]) -> Event:
         before = self._drafter.version
         async with self._turns:
             await self._drafter.unload()
-            try:
-                model = await self._drafter.load(make)
-            except (MemoryError, RuntimeError, PermanentError) as error:
-                log.warning("the version does not fit", version=version.id, error=type(error).__name__)
-                if before and (old := await self._ledger.version(before)):
-                    await self._drafter.load(await self._sources.maker(old))
-                    self._drafter.version = before
-                raise PermanentError("It does not fit into this device's memory.", reason="model") from None
+            model = await self._load(version)
+            old = await self._ledger.version(before) if model is None and before else None
+            # Where that does not load either, the next look finds nothing in memory, and tries again.
+            if old and await self._load(old):
+                self._drafter.version = before
+        if model is None:
+            raise PermanentError("It does not fit into this device's memory.", reason="model")
         return await then(model)
+
+    async def _load(self, version: Version) -> Transcriber | None:
+        """Load where nothing is. None if that fails."""
+        try:
+            return await self._drafter.load(await self._sources.maker(version))
+        except TemporaryError:
+            raise
+        except Exception as error:
+            log.warning("the version does not fit", version=version.id, error=type(error).__name__)
+            return None
 
     async def _use(self, model: Transcriber, version: Version) -> None:
         async with self._turns:
@@ -149,7 +170,10 @@ class Promoter:
             wave, _ = soundfile.read(data / clip.file, dtype="float32")
             return said[clip.clip_id], model.transcribe([wave])[0].text
 
-        heard = await asyncio.to_thread(hear)
+        try:
+            heard = await asyncio.to_thread(hear)
+        except Exception as error:  # the model's, the device's, or of a file that is not what it was
+            raise _failing(error) from None
         if heard and character_error_rate([heard[0]], [heard[1]]) > TRIED_ALIKE:
             raise PermanentError("It says something else than it said to the judge.", reason="model")
 
@@ -168,6 +192,10 @@ def _held_out(data: Path) -> list[Entry]:
         return held_out(data)
     except ValueError:  # a person may have moved it away
         return []
+
+
+def _failing(error: BaseException) -> PermanentError:
+    return PermanentError(f"It fails on this device ({type(error).__name__}).", reason="model")
 
 
 def _no_room(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ LEFT_OUT: Mapping[str, str] = {
     "empty-text": "without text",
     "text-too-long": "whose text is far longer than half a minute of speech",
     "undecided": "of recordings that had no side yet",
+    "changed-sides": "of recordings on the other side than they were on in an earlier run",
     "changed-since": "changed, or no longer corrected, since they were counted",
     "chapter": "that are whole chapters, to be split first",
     "split-record": "whose text is the record of a split chapter",

@@ -17,3 +17,13 @@ def keep(versions: Sequence[Version]) -> set[int]:
     if retired:
         kept.add(max(retired, key=lambda version: version.live_seq or 0).id)
     return kept
+
+
+def previous(versions: Sequence[Version]) -> Version | None:
+    """What a roll-back makes live, as the database chooses it: what was live last before the present one, and is not
+    turned down."""
+    live = next((version.live_seq or 0 for version in versions if version.stage == "live"), None)
+    if live is None:
+        return None
+    earlier = [each for each in versions if each.live_seq and each.live_seq < live and each.stage != "rejected"]
+    return max(earlier, key=lambda version: version.live_seq or 0, default=None)

@@ -181,6 +181,9 @@ class _Run:
             log.warning("another worker has the run now", run=self.run.id)
         except* AmbaraError as group:
             raise first_error(group) from None
+        except* OSError as group:  # what each step does not foresee of the disk
+            log.warning("the disk fails the training", run=self.run.id, error=repr(group.exceptions[0]))
+            raise PermanentError("The state directory cannot be used: look after its disk.", reason="disk") from None
         return result
 
     async def let_go(self) -> None:

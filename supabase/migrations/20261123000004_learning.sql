@@ -103,8 +103,10 @@ exception when others then
 end
 $$;
 
--- Clips that may be trained on. New is what no run has attempted with these words and this audio, and what is not held
--- out. Audio that cannot be seen now is taken for what it was: a run that is being deleted loses its objects first.
+-- Clips that may be trained on. Not one that was in a run on the other side than its recording is on now (it was given to
+-- another since): what was judged by is not trained on, nor the reverse. New is what no run has attempted with these
+-- words and this audio, and what is not held out. Audio that cannot be seen now is taken for what it was: a run that is
+-- being deleted loses its objects first.
 create or replace function public.ambara_trainable(p_bucket text)
 returns table (
   clip_id uuid, duration_sec double precision, text_md5 text, recording text, side text, audio_tag text, is_new boolean
@@ -120,7 +122,9 @@ as $$
   from public.ambara_corrections() c
   left join public.training_recordings r on r.recording = c.recording
   left join public.ambara_audio_tags(p_bucket) a on a.name = c.run_id::text || '/' || c.file_name
-  where c.left_out is null
+  where c.left_out is null and not exists (
+    select from public.training_samples t where t.clip_id = c.clip_id and t.side <> r.side
+  )
 $$;
 
 -- Everything that the learning loop's decisions look at.
@@ -191,14 +195,22 @@ as $$
   left join public.training_recordings r on r.recording = g.recording
 $$;
 
--- p_sides: {recording: side}. What is decided stays. Returns how many were.
+-- p_sides: {recording: side}. What is decided stays, also where a recording only has another name now: that of its clips
+-- which were in a run. Returns how many were.
 create or replace function public.ambara_decide(p_sides jsonb)
 returns integer
 language sql volatile
 as $$
-  with decided as (
+  with was as (
+    select c.recording, max(t.side) as side
+    from public.ambara_corrections() c join public.training_samples t on t.clip_id = c.clip_id
+    group by c.recording
+  ),
+  decided as (
     insert into public.training_recordings (recording, side)
-    select s.key, s.value from jsonb_each_text(public.ambara_json(p_sides)) s order by s.key
+    select s.key, coalesce(w.side, s.value)
+    from jsonb_each_text(public.ambara_json(p_sides)) s left join was w on w.recording = s.key
+    order by s.key
     on conflict (recording) do nothing
     returning 1
   )
@@ -527,11 +539,14 @@ language sql stable
 as $$
   select coalesce(jsonb_object_agg(g.reason, g.clips), '{}')
   from (
-    select coalesce(c.left_out, 'undecided') as reason, count(*) as clips
-    from public.ambara_corrections() c
+    select coalesce(c.left_out, case when s.side is null then 'undecided' else 'changed-sides' end) as reason,
+      count(*) as clips
+    from public.ambara_corrections() c left join public.training_recordings s on s.recording = c.recording
     where (p_runs is null or c.run_id = any (p_runs))
       and (c.left_out is not null or (
-        p_runs is null and not exists (select from public.training_recordings s where s.recording = c.recording)
+        p_runs is null and (s.side is null or exists (
+          select from public.training_samples t where t.clip_id = c.clip_id and t.side <> s.side
+        ))
       ))
     group by 1
   ) as g

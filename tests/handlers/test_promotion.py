@@ -145,6 +145,10 @@ RESTS = " (it rests until a newer candidate takes its place or a person promotes
         (about(OPEN, live=5), [Evaluate(7, against=5)], [], "version 7 was compared with version 3, and 5 is live now"),
         (about(CLEAR, here=False), [], [], "the folder of version 7 is not on this host"),
         (about(None, here=False), [], [], "the folder of version 7 is not on this host"),
+        *(
+            (replace(about(known), loaded=1), [], [], "version 3 is live, and this daemon has version 1 loaded")
+            for known in (None, CLEAR, WORSE)
+        ),
         (about(CLEAR, busy=Lane.WORK), [], [], "this daemon is training or evaluating"),
         (about(None, busy=Lane.WORK), [], [], "this daemon is training or evaluating"),
         (about(CLEAR, live=None), [], [], "no model version is live yet"),

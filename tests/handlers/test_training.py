@@ -96,6 +96,8 @@ def test_hours(hours: tuple[int, int], inside: tuple[int, ...], outside: tuple[i
 def test_the_cooldown_doubles_up_to_a_day() -> None:
     waits = [cooldown_minutes(replace(LOST, in_a_row=n), POLICY.training) for n in (1, 2, 3, 8, 99)]
     assert waits == [15, 30, 60, 1440, 1440]
+    at_once = TrainingPolicy(cooldown_minutes=0)
+    assert [cooldown_minutes(replace(LOST, in_a_row=n), at_once) for n in (1, 2)] == [0.25, 0.5]  # no busy loop
 
 
 def test_all_runs_together_cost_no_more_than_a_few_times_the_last() -> None:
