@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from daemon.cli.context import settings_of
+from daemon.cli.runs import named_runs
 from daemon.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -74,15 +75,7 @@ async def _redraft(
             await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker()
         )
         await store.check(settings.supabase.bucket)
-        chosen = list(runs)
-        if unknown := set(runs) - set(await store.runs_known(runs)):
-            raise ConfigurationError(f"There is no run with the id {min(unknown)}.")
-        for label in labels:
-            found = await store.runs_labelled(label)
-            if not found:
-                raise ConfigurationError(f"No run has the label {label!r}.")
-            chosen += found
-        chosen = list(dict.fromkeys(chosen))
+        chosen = await named_runs(store, labels, runs)
         if directory and len(chosen) > 1:
             raise ConfigurationError(one_run(len(chosen), directory))
 

@@ -14,24 +14,20 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from hashlib import file_digest
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from daemon.errors import PermanentError
 from daemon.learning.durable import sync, write_whole
+from daemon.learning.manifest import FORMAT, MANIFEST, model_files, read_object, stamp, stamps_of
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 ROOM = 3
 """Times the base model's size: a checkpoint with its optimizer takes about that."""
 
 _FACTS = "training.json"
 _OWNER = "owner"
 _ASIDE = ".removed-"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".py")
-"""Files of such names may run code when they are opened."""
 
 
 class Registry:
@@ -72,7 +68,7 @@ class Registry:
         Can be repeated. Raises `PermanentError` if there is no model in safetensors alone, or no room to keep it.
         """
         folder = self.folder(version)
-        files = _files(folder, version)
+        files = model_files(folder, version)
         try:
             self._publish(version, folder, files, facts)
         except OSError as error:
@@ -90,7 +86,7 @@ class Registry:
         sync(folder / "model")
         write_whole(folder / _FACTS, json.dumps(facts, ensure_ascii=False, indent=1).encode())
         sync(folder)
-        manifest = {"format": FORMAT, "version": version, "files": {f: _stamp(folder / f) for f in (*files, _FACTS)}}
+        manifest = {"format": FORMAT, "version": version, "files": {f: stamp(folder / f) for f in (*files, _FACTS)}}
         write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
         sync(folder, self._root)
         _drop_workings(folder)
@@ -101,11 +97,11 @@ class Registry:
         Raises `PermanentError` if this host has it not, not whole, not as it was, or with a file that may run code.
         """
         folder = self.folder(version)
-        files = _files(folder, version)
-        stamps = _manifest(folder, version)
+        files = model_files(folder, version)
+        stamps = stamps_of(folder, version)
         if stamps is None:
             raise PermanentError(f"Version {version} is not whole on this host: train again.", reason="model-torn")
-        if stamps.keys() != {*files, _FACTS} or any(_stamp(folder / file) != stamps[file] for file in stamps):
+        if stamps.keys() != {*files, _FACTS} or any(stamp(folder / file) != stamps[file] for file in stamps):
             raise PermanentError(
                 f"Version {version} is not as it was published in {folder}: restore that folder, or choose another.",
                 reason="model-changed",
@@ -115,7 +111,7 @@ class Registry:
     def whole(self, version: int) -> bool:
         """Whether the version's files are all here in their sizes. Reads none of the weights; `check` does."""
         folder = self.folder(version)
-        stamps = _manifest(folder, version)
+        stamps = stamps_of(folder, version)
         try:
             return bool(stamps) and all((folder / f).stat().st_size == s["bytes"] for f, s in (stamps or {}).items())
         except (OSError, KeyError, TypeError):
@@ -123,11 +119,11 @@ class Registry:
 
     def read_facts(self, version: int) -> dict[str, Any] | None:
         """What the version was made of; None where nothing is known here."""
-        return _read(self.folder(version) / _FACTS)
+        return read_object(self.folder(version) / _FACTS)
 
     def read_evidence(self, version: int) -> dict[str, Any] | None:
         """How the version compared with the one before; None where nothing is known here."""
-        return _read(self.folder(version) / "evidence.json")
+        return read_object(self.folder(version) / "evidence.json")
 
     def need_room(self, model: Path) -> None:
         """Raise `PermanentError` unless `ROOM` times the weights of the model in directory `model` fit on the disk."""
@@ -201,34 +197,6 @@ def _drop_workings(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _files(folder: Path, version: int) -> list[str]:
-    """The model's files, as paths under the version's folder. Raises `PermanentError` if they are no model to open."""
-    model = folder / "model"
-    if not model.is_dir() or model.is_symlink():
-        raise PermanentError(
-            f"Version {version} is not on this host: it was trained elsewhere, or its weights were removed with time.",
-            reason="model-missing",
-        )
-    paths = sorted(model.iterdir())
-    for path in paths:
-        if path.suffix.lower() in _PICKLES or path.is_symlink() or not path.is_file():
-            raise PermanentError(
-                f"Version {version} holds {path.name}, which is no part of a model and may run code: remove it.",
-                reason="model-unsafe",
-            )
-    if not any(path.suffix == ".safetensors" for path in paths):
-        raise PermanentError(f"Version {version} holds no weights: train again.", reason="model-torn")
-    return [f"model/{path.name}" for path in paths]
-
-
-def _manifest(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
-    """File -> size and sha256; None where there is no manifest of this version."""
-    match _read(folder / MANIFEST):
-        case {"format": format_, "version": number, "files": dict(files)} if (format_, number) == (FORMAT, version):
-            return files
-    return None
-
-
 def _owner(folder: Path) -> str | None:
     try:
         return (folder / _OWNER).read_text(encoding="utf-8")
@@ -236,22 +204,6 @@ def _owner(folder: Path) -> str | None:
         return None
 
 
-def _stamp(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
-    except OSError:
-        return None
-
-
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

@@ -159,7 +159,6 @@ class _Run:
     def __init__(self, ledger: Ledger, run: TrainingRun, lease_s: float) -> None:
         self._ledger = ledger
         self._lease_s = lease_s
-        self._began = time.monotonic()
         self.run = run
         self.detail: dict[str, Any] = {"phase": "data"}
         self.fingerprint = ""

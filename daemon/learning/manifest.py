@@ -1,0 +1,62 @@
+"""What a version's folder is made of, and what its manifest says of that."""
+
+from __future__ import annotations
+
+import json
+import os
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+from daemon.errors import PermanentError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".joblib", ".py")
+"""Files of such names may run code when they are opened."""
+
+
+def model_files(folder: Path, version: int) -> list[str]:
+    """The model's files, as paths under the version's folder. Raises `PermanentError` if they are no model to open."""
+    model = folder / "model"
+    if not model.is_dir() or model.is_symlink():
+        raise PermanentError(
+            f"Version {version} is not on this host: it was trained elsewhere, or its weights were removed with time.",
+            reason="model-missing",
+        )
+    paths = sorted(model.iterdir())
+    for path in paths:
+        if path.suffix.lower() in _PICKLES or path.is_symlink() or not path.is_file():
+            raise PermanentError(
+                f"Version {version} holds {path.name}, which is no part of a model and may run code: remove it.",
+                reason="model-unsafe",
+            )
+    if not any(path.suffix == ".safetensors" for path in paths):
+        raise PermanentError(f"Version {version} holds no weights: train again.", reason="model-torn")
+    return [f"model/{path.name}" for path in paths]
+
+
+def stamps_of(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
+    """File -> size and sha256; None where there is no manifest of this version."""
+    match read_object(folder / MANIFEST):
+        case {"format": format_, "version": number, "files": dict(files)} if (format_, number) == (FORMAT, version):
+            return files
+    return None
+
+
+def stamp(path: Path) -> dict[str, Any] | None:
+    """Size and sha256 of a file; None where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+    except OSError:
+        return None
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
