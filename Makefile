@@ -11,8 +11,13 @@ TORCH ?= torch>=2.6,<3
 TORCH_CPU ?= torch==2.13.0+cpu
 HAS_GPU := $(wildcard /dev/nvidiactl)
 
+# Each worker has a Supabase of its own; one that somebody else runs is there only once.
+WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
+# Faults wait more than they work, so there may be more of them at a time than processors.
+FAULT_WORKERS ?= 3
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit bench clean
+.PHONY: help setup demo test lint types contracts unit faults bench clean
 
 help: ## Show this.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -44,7 +49,11 @@ contracts: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=F05,F13 for some.
+	$(BIN)/pytest tests/faults --faults -n $(FAULT_WORKERS) --dist load $(if $(SEED),--fault-seed $(SEED)) \
+	  $(if $(ONLY),--fault-only $(ONLY)) $(if $(TABLE),--fault-table $(TABLE))
 
 bench: setup ## Measure the latency from a committed insert to a visible draft.
 	$(BIN)/python benchmarks/latency.py

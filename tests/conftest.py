@@ -13,6 +13,15 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
+from fault_plugin import (  # noqa: F401 - hooks and fixtures of pytest
+    fault,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_configure_node,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 from supabase import AsyncClient, acreate_client
 
 from daemon.local import origin
@@ -62,6 +71,8 @@ def stack() -> Iterator[AnyStack]:
     # Out of the environment: what a test starts is told where to go by that test.
     url, key, db_url = (os.environ.pop(name, "") for name in names)
     if url and key and db_url:
+        if os.environ.get("PYTEST_XDIST_WORKER"):
+            pytest.exit("Several workers would empty one project's tables under each other: leave out -n.", 2)
         with psycopg.connect(db_url, autocommit=True) as connection:
             _must_be_empty(connection)
         origin.prepare(db_url, minimal=False)

@@ -102,6 +102,8 @@ async def test_two_runs_with_one_label_and_one_name_for_their_clips(
         chapter = await editor.ingest_chapter("toko iray", run_id=first)
         await editor.mark_split(chapter, await editor.insert_pieces(chapter, ["tapany", "tapany hafa"]))
         psalms = read["run_id"]
+    # A recording that is named by a run's random id would fall on either side.
+    db.execute("insert into training_recordings (recording, side) values (%s, 'train')", [psalms])
 
     done = ambara(clean_stack, folder, "export", "-l", "sermon", "--run", psalms, "-o", "data", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
