@@ -7,6 +7,7 @@ only here: what is lost in a crash is claimed again when its lease ends.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,6 +57,8 @@ class Pipeline:
         except* AmbaraError as group:
             raise first_error(group) from None
         finally:
+            if turn.refused:  # one line for all of them: a broken run directory would flood the log
+                log.info("clips not drafted", reasons=dict(turn.refused), such_as=turn.such_as)
             self._owed |= turn.held
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
@@ -81,6 +84,10 @@ class _Turn:
     settings: PipelineSettings
     request: Request
     held: dict[str, Claim] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)
+    """Reason -> how many clips could not be drafted."""
+    such_as: str = ""
+    """One of them."""
 
     async def run(self, progress: Callable[[Tally], None] | None) -> Tally:
         batches: asyncio.Queue[_Batch | Tally | None] = asyncio.Queue(maxsize=1)
@@ -208,10 +215,9 @@ class _Turn:
         return tally
 
     async def _note(self, failures: Sequence[Failed]) -> Tally:
-        for failure in failures:
-            claim = failure.claim
-            log.info("clip not drafted", clip=claim.clip_id, reason=failure.reason, attempts=claim.attempts + 1)
         if failures:
+            self.refused.update(failure.reason for failure in failures)
+            self.such_as = failures[-1].claim.clip_id
             await self.store.fail(failures, manual=self.request.manual)
             self._forget(f.claim for f in failures)
         return Tally(failed=len(failures))
