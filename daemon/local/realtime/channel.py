@@ -129,13 +129,13 @@ class Channel:
             except (psycopg.OperationalError, OSError, TimeoutError):
                 self._system("error", "postgres_changes", '{:error, "Too many database timeouts"}')
                 await asyncio.sleep(hub.settings.subscribe_retry_s)
+        delay = hub.faults.take("delay_system")
+        if delay is not None:  # as on the real server nothing flows until then, and what happens is never told
+            await asyncio.sleep(delay.delay_s)
         if hub.faults.take("hollow") is None:
             await hub.poller.ensure()
             self.targets = targets
             hub.registry.add(self)
-        delay = hub.faults.take("delay_system")
-        if delay is not None:
-            await asyncio.sleep(delay.delay_s)
         self._system("ok", "postgres_changes", protocol.SUBSCRIBED)
         return True
 
