@@ -1,0 +1,21 @@
+"""The world of one fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fault_record import Fault
+from scene import Scene, a_scene
+
+from daemon.local.stack import LocalStack
+
+
+@pytest.fixture
+def scene(local_stack: LocalStack, tmp_path: Path, fault: Fault) -> Iterator[Scene]:
+    """An empty Supabase behind a proxy, audited."""
+    local_stack.ensure()
+    local_stack.truncate()
+    with a_scene(local_stack, tmp_path, fault) as made:
+        yield made
