@@ -17,7 +17,9 @@ create table audit.violations (
 -- The function of ours from within which this is done, or the role that does it by itself.
 create function audit.writer(context text) returns text language sql stable as $$
   select coalesce(
-    substring(context, '(?n)^(?:PL/pgSQL|SQL) function "?(?:public\.)?(ambara_\w+)'),
+    case when strpos(context, 'ambara_') > 0 then
+      substring(context, '(?n)^(?:PL/pgSQL|SQL) function "?(?:public\.)?(ambara_\w+)')
+    end,
     nullif(current_setting('role', true), 'none'), session_user)
 $$;
 

@@ -7,12 +7,12 @@ that service's present `Fault` is what happens to it. The bytes themselves are n
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 import struct
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -59,8 +59,10 @@ class _Wishes:
     delay_s: float = 0.0
     cut_after: int | None = None
     """Bytes of an answer after which the connection is reset."""
-    lose: Counter[str] = field(default_factory=Counter)
-    """Paths' endings, and how many of their answers are still to be lost."""
+    to_lose: int = 0
+    """Answers that are still to be lost, each of `lose_share` of the calls of a function."""
+    lose_share: float = 0.0
+    dice: random.Random = field(default_factory=random.Random)
 
 
 class ChaosProxy:
@@ -117,13 +119,15 @@ class ChaosProxy:
         for name in services or SERVICES:
             self._wishes[name].cut_after = after
 
-    def lose_answers(self, count: int, path: str) -> None:
-        """Let the next `count` requests whose path ends so through, and reset their connection before the answer."""
-        self._wishes["rest"].lose[path] += count
+    def lose_answers(self, count: int, share: float, dice: random.Random) -> None:
+        """Let calls of functions through, and reset the connection of so many of them, `share` of all by these dice,
+        before the answer: the caller cannot know that it was carried out."""
+        wishes = self._wishes["rest"]
+        wishes.dice, wishes.lose_share, wishes.to_lose = dice, share, count
 
     def still_to_lose(self) -> int:
         """How many answers of `lose_answers` are still to come."""
-        return sum(self._wishes["rest"].lose.values())
+        return self._wishes["rest"].to_lose
 
     def reset(self, *services: str) -> int:
         """Reset the connections that are there now. Returns how many."""
@@ -217,11 +221,10 @@ class ChaosProxy:
         link.service = service if service in SERVICES else ""
         link.sent = 0
         self.requests.append((time.monotonic(), link.service, path))
-        lose = self._wishes[link.service].lose
-        for ending in list(lose):
-            if path.endswith(ending) and lose[ending] > 0:
-                lose[ending] -= 1
-                link.doomed = True
+        wishes = self._wishes[link.service]
+        if wishes.to_lose > 0 and path.startswith("/rpc/") and wishes.dice.random() < wishes.lose_share:
+            wishes.to_lose -= 1
+            link.doomed = True
 
     async def _back(self, link: _Link, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(_CHUNK):

@@ -31,10 +31,9 @@ class RememberingEditor(Editor):
         with self.history.statement("update", change, [clip_id]):
             await super()._update(clip_id, change)
 
-    async def bulk_discard(self, clips: Sequence[Row]) -> None:
-        """As a person sees it: all of them or none."""
-        with self.history.statement("update", {"status": "discarded"}, [clip["id"] for clip in clips]):
-            await super().bulk_discard(clips)
+    async def _update_many(self, clip_ids: Sequence[str], change: Row) -> None:
+        with self.history.statement("update", change, clip_ids):
+            await super()._update_many(clip_ids, change)
 
 
 class Crowd:

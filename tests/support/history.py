@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class History:
         found = [f"{clip}: gone" for clip in expected.keys() - rows.keys()]
         for clip, row in rows.items():
             for name, allowed in expected[clip].items():
-                if not any(_same(row[name], value) for value in allowed):
+                if not any(_same(name, row[name], value) for value in allowed):
                     found.append(f"{clip}: {name} is {row[name]!r}, and was saved as {allowed}")
         return found
 
@@ -78,8 +79,8 @@ class History:
         return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
 
-def _same(stored: Any, said: Any) -> bool:
-    """Equal, or the same moment: the database writes the time zone in another way."""
-    if isinstance(stored, str) and isinstance(said, str) and stored[:4].isdigit() and "T" in stored:
-        return stored[:19] == said[:19]
+def _same(name: str, stored: Any, said: Any) -> bool:
+    """Equal; for a moment also when it is written in another way."""
+    if name == "corrected_at" and stored and said:
+        return datetime.fromisoformat(stored) == datetime.fromisoformat(said)
     return bool(stored == said)

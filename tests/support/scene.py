@@ -23,9 +23,9 @@ from daemon_process import DaemonProcess, daemon_process
 from fault_record import Fault
 from history import History
 from hostile_secrets import leaks
-from witness import write_run
+from witness import team, write_run
 
-from daemon.local.speech import speak_corpus
+from daemon.local.speech import speak_corpus, wav_bytes
 from daemon.local.stack import LocalStack
 
 RUNS = tuple(str(uuid.UUID(int=0xA3BA7A << 96 | number)) for number in range(12))
@@ -114,19 +114,40 @@ class Scene:
             pass
         return made
 
-    def undrafted(self) -> list[str]:
-        """Clips that want a draft by the live version and have none; everything where the database does not answer."""
-        try:
-            with psycopg.connect(self.stack.db_url, autocommit=True, connect_timeout=2) as db:
-                return [row[0] for row in db.execute(_UNDRAFTED, [list(self.without_audio)]).fetchall()]
-        except psycopg.OperationalError:
-            return ["the database does not answer"]
+    async def upload(self, count: int) -> list[str]:
+        """New clips whose audio lies in the bucket alone, as the extraction brings them. Returns their ids."""
+        audio = wav_bytes(speak_corpus("A", 1, seed=506)[0].audio)
+        async with team(self.stack) as editor:
+            names = [f"clips/bucket_{number:05}.wav" for number in range(count)]
+            run = await editor.sync_extraction([{"file_name": n} for n in names], audio=dict.fromkeys(names, audio))
+            made = [str(row["id"]) for row in await editor.clips(run)]
+        with self.history.statement("insert", {}, made):
+            return made
+
+    def undrafted(self) -> set[str]:
+        """Clips that want a draft by the live version and have none. Raises while the database does not answer."""
+        with psycopg.connect(self.stack.db_url, autocommit=True, connect_timeout=2) as db:
+            return {row[0] for row in db.execute(_UNDRAFTED, [list(self.without_audio)]).fetchall()}
 
     async def drafted(self, within_s: float = HEALED_S, name: str = "I1 every clip drafted") -> None:
-        """Wait until every clip that wants a draft has one, and record I1; the fault is over now."""
+        """Wait until every clip that wants a draft now has had one, and record I1; the fault is over now.
+
+        People who are at work make others want one meanwhile: those are for the next look.
+        """
+        still: set[str] | None = None
+
+        def none_left() -> bool:
+            nonlocal still
+            try:
+                wanting = self.undrafted()
+            except psycopg.OperationalError:
+                return False
+            still = wanting if still is None else still & wanting
+            return not still
+
         with self.fault.healing():
-            await self.until(lambda: not self.undrafted(), within_s)
-        self.fault.holds(name, self.undrafted())
+            await self.until(none_left, within_s)
+        self.fault.holds(name, ["the database does not answer"] if still is None else still)
 
     async def live(self, daemon: DaemonProcess, within_s: float = FEED_S, *, since: int = 0) -> None:
         """Wait until the daemon's feed is live, `since`: more often than so many times."""

@@ -127,7 +127,7 @@ class Editor:
     async def bulk_discard(self, clips: Sequence[Row]) -> None:
         """Discard many in one statement."""
         change = {"status": "discarded", "corrected_at": _now(), "corrected_by": "rasoa"}
-        await self.person.table("clips").update(change).in_("id", [clip["id"] for clip in clips]).execute()
+        await self._update_many([clip["id"] for clip in clips], change)
 
     async def delete_run(self, run_id: str) -> None:
         """Objects first, then the rows by cascade."""
@@ -144,6 +144,9 @@ class Editor:
 
     async def _update(self, clip_id: str, change: Row) -> None:
         await self.person.table("clips").update(change).eq("id", clip_id).execute()
+
+    async def _update_many(self, clip_ids: Sequence[str], change: Row) -> None:
+        await self.person.table("clips").update(change).in_("id", list(clip_ids)).execute()
 
     @staticmethod
     async def _insert(client: AsyncClient, table: str, rows: Sequence[Row]) -> list[Row]:

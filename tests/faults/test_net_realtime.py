@@ -1,0 +1,203 @@
+"""Realtime is away, silent, flapping or deaf: the clips are drafted all the same, and the feed comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from chaos_proxy import Fault as Net
+from fault_record import Fault
+from footprint import Footprint
+from scene import FEED_S, HEALED_S, PROMPT, Scene
+from witness import drafted_more_than_once
+
+SELDOM = {**PROMPT, "sweep_seconds": 600}
+"""With one sweep in ten minutes it is the feed that has to see to everything."""
+CALM: dict[str, Any] = {}
+"""The daemon's defaults: a sweep in about 30 s, a canary each minute."""
+DEAF_S = 95.0
+"""By then a feed that delivers nothing is found out, with the default canary."""
+
+
+def end(scene: Scene, *daemons: Any) -> None:
+    """What holds after every fault."""
+    scene.kept()
+    scene.silent(*daemons)
+    scene.same(*daemons)
+
+
+@pytest.mark.fault("F01", "rt-server-down-20s")
+async def test_realtime_is_away_for_a_while(fault: Fault, scene: Scene) -> None:
+    away_s, inserts = fault.size(full=20, short=3), fault.size(full=30, short=6)
+    fault.injected(f"Realtime refused for {away_s} s, {inserts} inserts meanwhile; one sweep in ten minutes")
+    await away(scene, away_s, inserts)
+
+
+@pytest.mark.long
+@pytest.mark.fault("F02", "rt-server-down-long")
+async def test_realtime_is_away_for_longer_than_its_client_bears(fault: Fault, scene: Scene) -> None:
+    """After five failures the client's own reconnection would have given up for ever."""
+    fault.injected("Realtime refused for 140 s, 70 inserts meanwhile; one sweep in ten minutes")
+    fault.observe("20 min scaled to 140 s: the client's own tries end after about 15 s")
+    await away(scene, 140, 70)
+
+
+async def away(scene: Scene, seconds: float, inserts: int) -> None:
+    with scene.daemon(drafting=SELDOM) as daemon:
+        await scene.live(daemon)
+        scene.proxy.put(Net.REFUSE, "realtime")
+        for _ in range(inserts):
+            await asyncio.to_thread(scene.insert, 1)
+            await asyncio.sleep(seconds / inserts)
+        scene.proxy.put(Net.NONE, "realtime")
+        await scene.drafted()
+        await scene.live(daemon, since=1)
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F03", "rt-blackhole")
+async def test_realtime_swallows_everything(fault: Fault, scene: Scene) -> None:
+    """No byte comes and nothing is closed; the sweep serves meanwhile."""
+    hole_s = fault.size(full=180, short=12)
+    realtime, drafting = (CALM, CALM) if fault.full else ({"canary_seconds": 5}, PROMPT)
+    fault.injected(f"Realtime's connections swallow every byte for {hole_s} s, an insert each {hole_s / 12:.0f} s")
+    with scene.daemon(drafting=drafting, realtime=realtime) as daemon:
+        await scene.live(daemon)
+        scene.proxy.put(Net.BLACK_HOLE, "realtime")
+        began = time.monotonic()
+        found_s = None
+        while time.monotonic() < began + hole_s:
+            await asyncio.to_thread(scene.insert, 1)
+            await asyncio.sleep(hole_s / 12)
+            if found_s is None and daemon.said("feed")[-1]["state"] != "live":
+                found_s = time.monotonic() - began
+                fault.observe(f"found out after {found_s:.0f} s")
+        # The short form ends before its canary's patience does.
+        fault.holds("found out", [] if found_s or not fault.full else [found_s])
+        fault.holds("found out in time", [found_s] if found_s and found_s > DEAF_S else [])
+        await scene.drafted(name="I1 during the fault")
+        scene.proxy.put(Net.NONE, "realtime")
+        if found_s:
+            await scene.live(daemon, since=1)
+        await scene.drafted()
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F04", "rt-flap")
+async def test_realtime_comes_and_goes(fault: Fault, scene: Scene) -> None:
+    resets, inserts = fault.size(full=100, short=6), fault.size(full=100, short=12)
+    fault.injected(f"{resets} resets of Realtime's connections, {inserts} inserts meanwhile")
+    fault.observe(f"5 min scaled to about {resets} s")
+    with scene.daemon(drafting=SELDOM) as daemon:
+        await scene.live(daemon)
+        scene.insert(8)
+        await scene.drafted()
+        before = Footprint.of(daemon.child.pid)
+        most = 0
+        for number in range(resets):
+            for _ in range(inserts // resets):
+                await asyncio.to_thread(scene.insert, 1)
+            await asyncio.sleep(fault.random.uniform(0, 2))
+            most = max(most, scene.proxy.connections("realtime"))
+            if number % 4 == 3:
+                scene.proxy.half_close("realtime")
+            else:
+                scene.proxy.reset("realtime")
+        await scene.drafted()
+        await scene.live(daemon, since=1)
+        fault.holds("one connection", [most] if most > 1 else [])
+        now = Footprint.of(daemon.child.pid)
+        fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
+        fault.holds("I7 no larger", before.grown(now, rss_mb=20))
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F07", "rt-terminate-backend")
+async def test_the_bridge_loses_its_database_connections(fault: Fault, scene: Scene) -> None:
+    """The replication slot is gone with them, and with it what happened meanwhile."""
+    times = fault.size(full=20, short=2)
+    fault.injected(f"{times} x pg_terminate_backend of Realtime's connections, 5 inserts at once after each")
+    fault.observe("a sweep in 5 s: what a poller loses nobody announces")
+    query = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'realtime%%'"
+    with scene.daemon(drafting={**PROMPT, "sweep_seconds": 5}) as daemon:
+        await scene.live(daemon)
+        ended = 0
+        for _ in range(times):
+            with psycopg.connect(scene.stack.db_url, autocommit=True) as db:
+                row = db.execute(query).fetchone()
+            ended += row[0] if row else 0
+            scene.insert(5)
+            await asyncio.sleep(fault.random.uniform(0.2, 3))
+        fault.holds("they were there", [] if ended >= times / 2 else [ended])
+        await scene.drafted()
+        await scene.live(daemon)
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F08", "rt-connected-but-deaf")
+async def test_connected_and_deaf(fault: Fault, scene: Scene) -> None:
+    """The tables leave the publication: everything looks well, and nothing comes."""
+    deaf_s = fault.size(full=180, short=15)
+    realtime, drafting = (CALM, CALM) if fault.full else ({"canary_seconds": 5}, PROMPT)
+    fault.injected(f"both tables are out of the publication for {deaf_s} s, an insert each {deaf_s / 10:.0f} s")
+    change = "alter publication supabase_realtime {} table public.clips, public.ambara_daemons"
+    with scene.daemon(drafting=drafting, realtime=realtime) as daemon:
+        await scene.live(daemon)
+        with psycopg.connect(scene.stack.db_url, autocommit=True) as db:
+            db.execute(change.format("drop").encode())
+            try:
+                began = time.monotonic()
+                found_s = None
+                while time.monotonic() < began + deaf_s:
+                    await asyncio.to_thread(scene.insert, 1)
+                    await asyncio.sleep(deaf_s / 10)
+                    if found_s is None and daemon.said("feed")[-1]["state"] != "live":
+                        found_s = time.monotonic() - began
+                        fault.observe(f"found out after {found_s:.0f} s")
+                fault.holds("found out", [] if found_s or not fault.full else [found_s])
+                fault.holds("found out in time", [found_s] if found_s and found_s > DEAF_S else [])
+                await scene.drafted(name="I1 during the fault")
+            finally:
+                db.execute(change.format("add").encode())
+        if found_s:
+            await scene.live(daemon, FEED_S + 30, since=1)  # a refused subscription is asked for again after a while
+        await scene.drafted()
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F09", "rt-token-expiry")
+async def test_tokens_expire(fault: Fault, scene: Scene) -> None:
+    times = fault.size(full=10, short=2)
+    fault.injected(f"{times} x the server takes every token for expired, an insert after each")
+    with scene.daemon(drafting=SELDOM) as daemon:
+        for number in range(times):
+            await scene.live(daemon, since=number)
+            scene.realtime("expire_tokens")
+            scene.insert(1)
+            await scene.drafted()
+        await scene.live(daemon, since=times)
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F10", "rt-burst")
+async def test_a_burst_over_the_rate_limit(fault: Fault, scene: Scene) -> None:
+    """The server passes over what is too much without a word: here all but every tenth row."""
+    clips = fault.size(full=5000, short=200)
+    fault.injected(f"{clips} inserts at once, of which Realtime announces none of the first {clips * 9 // 10}")
+    with scene.daemon(drafting={"batch_clips": 32, "sweep_seconds": 5}) as daemon:
+        await scene.live(daemon)
+        scene.insert_at_once(100)
+        await scene.drafted()
+        before = Footprint.of(daemon.child.pid)
+        scene.realtime("drop", count=clips * 9 // 10)
+        scene.insert_at_once(clips)
+        await scene.drafted(HEALED_S + clips * 0.1)
+        now = Footprint.of(daemon.child.pid)
+        fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
+        fault.holds("I7 50 MB at most", before.grown(now, share=0, rss_mb=50))
+        with psycopg.connect(scene.stack.db_url) as db:
+            fault.holds("each claimed once", [drafted_more_than_once(db)] if drafted_more_than_once(db) else [])
+        end(scene, daemon)

@@ -1,0 +1,47 @@
+"""How large a daemon is, as the machine that it runs on sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Sizes at one moment."""
+
+    rss_mb: float
+    files: int
+    threads: int
+    children: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Of a process that runs, with its children's memory."""
+        process = psutil.Process(pid)
+        children = process.children(recursive=True)
+        rss = process.memory_info().rss + sum(_rss(child) for child in children)
+        return cls(rss / 2**20, process.num_fds(), process.num_threads(), len(children))
+
+    def grown(self, now: Footprint, *, share: float = 0.05, rss_mb: float = 0.0) -> list[str]:
+        """What is larger `now` than it may be: memory by `share` or `rss_mb`, files by 2, threads by 2, children by 1.
+
+        Sockets of a keep-alive connection come and go, threads of a pool come once.
+        """
+        found = []
+        if now.rss_mb > max(self.rss_mb * (1 + share), self.rss_mb + rss_mb):
+            found.append(f"memory {self.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
+        for name, most in (("files", 2), ("threads", 2), ("children", 1)):
+            before, after = getattr(self, name), getattr(now, name)
+            if after > before + most:
+                found.append(f"{name} {before} -> {after}")
+        return found
+
+
+def _rss(child: psutil.Process) -> int:
+    try:
+        return int(child.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
