@@ -11,6 +11,7 @@ import pytest
 from chaos_proxy import Fault as Net
 from fault_record import Fault
 from footprint import Footprint
+from inside import Inside
 from scene import FEED_S, HEALED_S, PROMPT, Scene
 from witness import drafted_more_than_once
 
@@ -18,6 +19,15 @@ SELDOM = {**PROMPT, "sweep_seconds": 600}
 """With one sweep in ten minutes it is the feed that has to see to everything."""
 CALM: dict[str, Any] = {}
 """The daemon's defaults: a sweep in about 30 s, a canary each minute."""
+FAILS = """
+from daemon.feed.doorbell import Doorbell
+press = Doorbell.press
+def fail(self, event):
+    Doorbell.press = press
+    raise RuntimeError("a callback that fails")
+Doorbell.press = fail
+"""
+"""The next change that is heard of ends in an error."""
 DEAF_S = 95.0
 """By then a feed that delivers nothing is found out, with the default canary."""
 
@@ -184,20 +194,39 @@ async def test_tokens_expire(fault: Fault, scene: Scene) -> None:
 
 @pytest.mark.fault("F10", "rt-burst")
 async def test_a_burst_over_the_rate_limit(fault: Fault, scene: Scene) -> None:
-    """The server passes over what is too much without a word: here all but every tenth row."""
-    clips = fault.size(full=5000, short=200)
-    fault.injected(f"{clips} inserts at once, of which Realtime announces none of the first {clips * 9 // 10}")
-    with scene.daemon(drafting={"batch_clips": 32, "sweep_seconds": 5}) as daemon:
+    """The server passes over what is too much without a word, and nothing comes after it."""
+    clips = fault.size(full=5000, short=400)
+    fault.injected(f"{clips} inserts at once, of which Realtime announces none")
+    drafting = {"batch_clips": 16, "claim_clips": 16, "batches_per_turn": 1, "sweep_seconds": 10}
+    with scene.daemon(drafting=drafting) as daemon:
         await scene.live(daemon)
         scene.insert_at_once(100)
         await scene.drafted()
         before = Footprint.of(daemon.child.pid)
-        scene.realtime("drop", count=clips * 9 // 10)
+        scene.realtime("drop")
         scene.insert_at_once(clips)
+        await asyncio.sleep(2)
+        scene.realtime("clear")
         await scene.drafted(HEALED_S + clips * 0.1)
         now = Footprint.of(daemon.child.pid)
         fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
         fault.holds("I7 50 MB at most", before.grown(now, share=0, rss_mb=50))
         with psycopg.connect(scene.stack.db_url) as db:
             fault.holds("each claimed once", [drafted_more_than_once(db)] if drafted_more_than_once(db) else [])
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F42", "callback-fails")
+async def test_a_callback_fails(fault: Fault, scene: Scene) -> None:
+    """The client's listener ends of that without a word, while its heartbeat says that all is well."""
+    times = fault.size(full=10, short=1)
+    fault.injected(f"{times} x an error in what a change of a clip calls")
+    inside = Inside(scene.folder / "inside")
+    with scene.daemon(drafting=SELDOM, env=inside.env) as daemon:
+        for number in range(times):
+            await scene.live(daemon, since=number)
+            inside.do(daemon, FAILS)
+            scene.insert(5)
+            await scene.drafted()
+        await scene.live(daemon, since=times)
         end(scene, daemon)
