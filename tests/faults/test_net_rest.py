@@ -69,7 +69,7 @@ async def test_rest_and_storage_refuse(fault: Fault, scene: Scene) -> None:
             asked = scene.proxy.count("rest", patient)
             per_10_s = 10 * asked / (time.monotonic() - patient)
             fault.observe(f"{per_10_s:.1f} requests in 10 s")
-            fault.holds("no hammering", [per_10_s] if per_10_s > 2 else [])
+            fault.holds("no hammering", [per_10_s] if per_10_s > 1 else [])
         scene.proxy.put(Net.NONE, "rest", "storage")
         await scene.drafted(35, name="I1 within 35 s")
         await scene.live(daemon)
