@@ -25,7 +25,8 @@ from daemon.learning.ledger import Ledger
 from daemon.learning.loop import Loop
 from daemon.notify import Notifier
 from daemon.parts import audio_reader, model_maker, run_directories
-from daemon.supabase_client import connect, http_client
+from daemon.pulse import Pulse
+from daemon.supabase_client import client_for, http_client
 from daemon.wiring import Parts
 from handlers.events import SweepDue
 
@@ -54,17 +55,17 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
     """
     stop = asyncio.Event()
     _on_signals(stop)
+    drafter = Drafter()
     async with AsyncExitStack() as stack:
+        stack.callback(drafter.close)
+        pulse = stack.enter_context(Pulse(notifier, drafter.overdue_s))  # before all that takes time, and after it
         http = await stack.enter_async_context(http_client())
-        key = settings.supabase.key.get_secret_value()
         worker = new_worker()
-        client = await connect(settings.supabase.url, key, http)
+        client = await client_for(settings.supabase, http)
         store = ClipStore(client, worker)
         ledger = Ledger(Database(client), worker, settings.supabase.bucket)
-        drafter = Drafter()
-        stack.callback(drafter.close)
-        serving = _serve(settings, store, ledger, drafter, stack, notifier, wait=wait)
-        await _until(stop, serving, lambda: _goodbye(notifier))
+        serving = _serve(settings, store, ledger, drafter, stack, pulse, wait=wait)
+        await _until(stop, serving, lambda: _goodbye(pulse))
         with suppress(AmbaraError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await store.release()
@@ -108,7 +109,7 @@ async def _serve(
     ledger: Ledger,
     drafter: Drafter,
     stack: AsyncExitStack,
-    notifier: Notifier,
+    pulse: Pulse,
     *,
     wait: bool,
 ) -> None:
@@ -119,7 +120,7 @@ async def _serve(
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
-        parts = Parts(settings, store, drafter, notifier, loop, reader.read, tasks)
+        parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks)
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
@@ -129,9 +130,9 @@ async def _serve(
             tasks.create_task(parts.feed.run(), name="feed")
 
 
-def _goodbye(notifier: Notifier) -> None:
+def _goodbye(pulse: Pulse) -> None:
     """A trainer under way writes a checkpoint first: ask the service manager for the time."""
-    notifier.stopping(CHECKPOINT_S)
+    pulse.stopping(CHECKPOINT_S)
     log.info("stopping")
 
 

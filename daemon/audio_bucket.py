@@ -29,7 +29,8 @@ class BucketAudio:
 
     Args:
         url: the project's address, such as ``https://abc.supabase.co``.
-        key: the service key. It is sent to `url` alone and stands in no message.
+        key: the key with whose rights is read. It is sent to `url` alone and stands in no message.
+        apikey: what the project's gateway wants to see, where that is not `key` itself.
         bucket: the bucket's name.
         max_bytes: the longest file.
         spool: the directory of the temporary files; the system's by default.
@@ -42,6 +43,7 @@ class BucketAudio:
         url: str,
         key: str,
         *,
+        apikey: str | None = None,
         bucket: str = "clips",
         max_bytes: int = MAX_BYTES,
         spool: Path | None = None,
@@ -49,7 +51,11 @@ class BucketAudio:
         deadline_s: float = 300.0,
     ) -> None:
         self._base = f"{_checked_url(url)}/storage/v1/object/{quote(bucket, safe='')}"
-        self._headers = {"apikey": _checked_key(key), "Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
+        self._headers = {
+            "apikey": _checked_key(apikey or key),
+            "Authorization": f"Bearer {_checked_key(key)}",
+            "Accept-Encoding": "identity",
+        }
         self._max_bytes = max_bytes
         self._spool = spool
         self._own = client is None

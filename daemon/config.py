@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from daemon.complaints import check_names, sentence
-from daemon.credentials import URL_VARIABLE, check_key, check_url, read_key
+from daemon.credentials import URL_VARIABLE, check_apikey, check_key, check_url, read_apikey, read_key
 from daemon.errors import ConfigurationError
 from daemon.sections import (
     AudioSettings,
@@ -49,7 +49,7 @@ class Settings(Section):
 
     def secrets(self) -> tuple[str, ...]:
         """What no log line may show."""
-        return (self.supabase.key.get_secret_value(),)
+        return tuple({self.supabase.key.get_secret_value(): None, self.supabase.apikey.get_secret_value(): None})
 
 
 def load(path: Path | None, env: Mapping[str, str]) -> Settings:
@@ -70,14 +70,18 @@ def load(path: Path | None, env: Mapping[str, str]) -> Settings:
                 f"Set {URL_VARIABLE} to the project's address, such as https://abcdefgh.supabase.co."
             )
         supabase["url"] = check_url(url, f"supabase.url in {name}")
-    supabase["key"] = SecretStr(read_key(env))
+    key = read_key(env)
+    apikey = read_apikey(env, key)
+    supabase |= {"key": SecretStr(key), "apikey": SecretStr(apikey)}
     state = {"directory": _default_state(env)} | table.get("state", {})
     places = {"base": file.parent if file else Path(), "home": _home(env)}
     try:
         settings = Settings.model_validate(table | {"supabase": supabase, "state": state}, context=places)
     except ValidationError as error:
         raise ConfigurationError(sentence(error, table, name)) from None
-    check_key(settings.supabase.key.get_secret_value(), settings.supabase.url)
+    check_key(key, settings.supabase.url)
+    if apikey != key:
+        check_apikey(apikey)
     return settings
 
 

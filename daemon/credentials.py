@@ -22,9 +22,13 @@ KEY_VARIABLE = "SUPABASE_SERVICE_ROLE_KEY"
 FILE_VARIABLE = "SUPABASE_SERVICE_ROLE_KEY_FILE"
 CREDENTIAL = "supabase_service_role_key"
 """Name of the credential in a systemd unit: ``LoadCredential=supabase_service_role_key:/path``."""
+APIKEY_VARIABLE = "SUPABASE_ANON_KEY"
+ROLE = "ambara_daemon"
+"""The daemon's own role in the database: it calls the daemon's functions and may write to no table."""
 
 _LOOKS = "It looks like https://abcdefgh.supabase.co"
 _REMEDY = "use the service_role (secret) key of the project's API settings"
+_PUBLIC = f"set {APIKEY_VARIABLE} to the anon (publishable) key of the project's API settings"
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE)
 _BARE_NAME = re.compile(r"[a-z][a-z0-9-]*", re.IGNORECASE)
 
@@ -75,29 +79,55 @@ def check_key(key: str, url: str, *, now: datetime | None = None) -> None:
     if key.startswith("sb_publishable_"):
         raise ConfigurationError(f"{KEY_VARIABLE} is the publishable key, which may not write drafts; {_REMEDY}.")
     claims = _claims(key)
+    if claims is None:
+        raise ConfigurationError(f"{KEY_VARIABLE} is not a Supabase key (a JWT, or sb_secret_…); {_REMEDY}.")
     role = claims.get("role")
     if role in {"anon", "authenticated"}:
         named = "the anon key" if role == "anon" else "the token of a signed-in person"
         raise ConfigurationError(f"{KEY_VARIABLE} is {named}, which may not write drafts; {_REMEDY}.")
     if not isinstance(role, str):
         raise ConfigurationError(f"{KEY_VARIABLE} is a token without a role; {_REMEDY}.")
+    if role not in {"service_role", ROLE}:
+        raise ConfigurationError(f"{KEY_VARIABLE} is a token of a role that is not {ROLE}; {_REMEDY}.")
     project, host = claims.get("ref"), urlsplit(url).hostname or ""
     if isinstance(project, str) and host.endswith(".supabase.co") and host != f"{project}.supabase.co":
         raise ConfigurationError(f"{KEY_VARIABLE} belongs to another project than {host}; copy the key of that one.")
     expiry = claims.get("exp")
     if isinstance(expiry, int | float) and expiry <= (now or datetime.now(UTC)).timestamp():
-        raise ConfigurationError(f"{KEY_VARIABLE} expired{_on(expiry)}; {_REMEDY}.")
+        remedy = f"sign another token for {ROLE}" if role == ROLE else _REMEDY
+        raise ConfigurationError(f"{KEY_VARIABLE} expired{_on(expiry)}; {remedy}.")
 
 
-def _claims(key: str) -> dict[str, Any]:
+def read_apikey(env: Mapping[str, str], key: str) -> str:
+    """What is shown to the project's gateway: `key`, or the project's public key where `key` is a token of the daemon's
+    own role, which no gateway knows. Not yet judged."""
+    own = (_claims(key) or {}).get("role") == ROLE
+    return env.get(APIKEY_VARIABLE, "").strip() if own else key
+
+
+def check_apikey(apikey: str) -> None:
+    """Raise `ConfigurationError` for anything but a public key: beside a token of the daemon's own role."""
+    if not apikey:
+        raise ConfigurationError(
+            f"{KEY_VARIABLE} is a token of {ROLE}, which the project's gateway does not know; {_PUBLIC} as well."
+        )
+    if not apikey.isascii() or any(character.isspace() for character in apikey):
+        raise ConfigurationError(f"{APIKEY_VARIABLE} holds spaces or other foreign characters; copy the key again.")
+    role = (_claims(apikey) or {}).get("role")
+    if apikey.startswith("sb_secret_") or role == "service_role":
+        raise ConfigurationError(f"{APIKEY_VARIABLE} is the secret key, which opens everything; {_PUBLIC}.")
+    if not apikey.startswith("sb_publishable_") and role != "anon":
+        raise ConfigurationError(f"{APIKEY_VARIABLE} is not a public key of a Supabase project; {_PUBLIC}.")
+
+
+def _claims(key: str) -> dict[str, Any] | None:
+    """What a JWT says, its signature unseen; None for what is no JWT."""
     try:
         _header, payload, _signature = key.split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     except (ValueError, RecursionError):
-        claims = None
-    if not isinstance(claims, dict):
-        raise ConfigurationError(f"{KEY_VARIABLE} is not a Supabase key (a JWT, or sb_secret_…); {_REMEDY}.")
-    return claims
+        return None
+    return claims if isinstance(claims, dict) else None
 
 
 def _on(seconds: float) -> str:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from daemon.asr.transcriber import Draft, Transcriber, Waveform
+from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
+
+PATIENCE_S = 30.0
+"""Seconds that any work on the device may take ..."""
+PATIENCE_PER_SECOND = 2.0
+"""... and so many more for each second of audio that the model hears. What takes longer hangs."""
 
 T = TypeVar("T")
-_Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any]", float | None]
 
 
 class Drafter:
@@ -27,6 +34,7 @@ class Drafter:
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
         self._model: Transcriber | None = None
+        self._deadline: float | None = None
         self.version: int | None = None
         """The number under which the loaded model is known to the database."""
 
@@ -39,6 +47,14 @@ class Drafter:
     def describe(self) -> dict[str, Any]:
         """Facts about the loaded model; none between two."""
         return self._model.describe() if self._model else {}
+
+    def overdue_s(self) -> float:
+        """By how many seconds the work on the device has outlasted its budget; 0 while it has not, or nothing runs.
+
+        Loading a model has no budget: it may come over a slow line.
+        """
+        deadline = self._deadline
+        return 0.0 if deadline is None else max(0.0, time.monotonic() - deadline)
 
     async def load(self, make: Callable[[], Transcriber]) -> Transcriber:
         """Make the model in its thread and warm it up. Whatever `make` raises comes out here."""
@@ -75,25 +91,34 @@ class Drafter:
 
     async def transcribe(self, batch: Sequence[Waveform]) -> list[Draft]:
         """Draft a batch; see `Transcriber.transcribe`."""
-        return await self._run(lambda: self.model.transcribe(batch))
+        return await self._run(lambda: self.model.transcribe(batch), self._budget_s(batch))
 
     async def probe(self) -> None:
         """Raise if the device no longer works."""
-        await self._run(self.model.warm_up)
+        await self._run(self.model.warm_up, self._budget_s([]))
 
     def close(self) -> None:
         """Let the thread end after what it is doing."""
         self._jobs.put(None)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T], budget_s: float | None = None) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((work, future))
+        self._jobs.put((work, future, budget_s))
         return await future
+
+    def _budget_s(self, batch: Sequence[Waveform]) -> float:
+        """How long a batch may take. The model hears whole windows, however short the clips."""
+        window_s = self.model.window_s
+        heard_s = sum(math.ceil(len(wave) / SAMPLE_RATE / window_s) * window_s for wave in batch)
+        return PATIENCE_S + PATIENCE_PER_SECOND * max(heard_s, window_s)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            _answer(*job)
-            del job  # or the model that it dropped would stay in memory until the next
+            work, future, budget_s = job
+            self._deadline = None if budget_s is None else time.monotonic() + budget_s
+            _answer(work, future)
+            self._deadline = None
+            del job, work, future  # or the model that it dropped would stay in memory until the next
 
 
 def _made(make: Callable[[], Transcriber]) -> Transcriber:

@@ -26,7 +26,13 @@ log = structlog.get_logger(__name__)
 def audio_reader(supabase: SupabaseSettings, audio: AudioSettings, runs: Mapping[str, Path]) -> AudioReader:
     """Reads clips from the directories of `runs` (run id -> directory) first, then from the bucket."""
     max_bytes = audio.max_mebibytes << 20
-    bucket = BucketAudio(supabase.url, supabase.key.get_secret_value(), bucket=supabase.bucket, max_bytes=max_bytes)
+    bucket = BucketAudio(
+        supabase.url,
+        supabase.key.get_secret_value(),
+        apikey=supabase.apikey.get_secret_value(),
+        bucket=supabase.bucket,
+        max_bytes=max_bytes,
+    )
     folder = FolderAudio(runs, max_bytes=max_bytes)
     return AudioReader(FirstOf([folder, bucket]), Decoder(max_seconds=audio.max_minutes * 60))
 

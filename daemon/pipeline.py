@@ -44,6 +44,8 @@ class Pipeline:
         self._settings = settings or PipelineSettings()
         self._owed: dict[str, Claim] = {}
         """Claims of interrupted turns that could not be given back yet."""
+        self._unsure = False
+        """Whether one of those turns may have claimed what it does not know of."""
 
     async def turn(self, request: Request, progress: Callable[[Tally], None] | None = None) -> Tally:
         """Draft what is ready. Returns what it came to; `progress` hears of every batch.
@@ -60,6 +62,7 @@ class Pipeline:
             if turn.refused:  # one line for all of them: a broken run directory would flood the log
                 log.info("clips not drafted", reasons=dict(turn.refused), such_as=turn.such_as)
             self._owed |= turn.held
+            self._unsure |= turn.unsure
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     await self.give_back()
@@ -69,9 +72,9 @@ class Pipeline:
 
         Nobody counts a claimed clip as ready, so nothing would be asked until the lease has ended and somebody rings.
         """
-        if self._owed:
-            await self._store.release(list(self._owed))
-            self._owed = {}
+        if self._owed or self._unsure:
+            await self._store.release(None if self._unsure else list(self._owed))
+            self._owed, self._unsure = {}, False
 
 
 @dataclass(slots=True)
@@ -84,6 +87,8 @@ class _Turn:
     settings: PipelineSettings
     request: Request
     held: dict[str, Claim] = field(default_factory=dict)
+    unsure: bool = False
+    """A claim was asked for and its answer has not come: it may have been carried out."""
     refused: Counter[str] = field(default_factory=Counter)
     """Reason -> how many clips could not be drafted."""
     such_as: str = ""
@@ -129,12 +134,14 @@ class _Turn:
         r, s = self.request, self.settings
         asking = self.store.claim(r.version, s.claim_clips, s.lease_s, manual=r.manual, runs=r.runs)
         claiming = asyncio.get_running_loop().create_task(asking)
+        self.unsure = True
         try:
             await asyncio.shield(claiming)
         finally:
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     self.held |= {claim.clip_id: claim for claim in await claiming}
+                    self.unsure = False
         return claiming.result()
 
     async def _load(self, claims: Sequence[Claim]) -> tuple[_Batch, list[Failed]]:

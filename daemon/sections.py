@@ -39,10 +39,12 @@ class Section(BaseModel):
 
 
 class SupabaseSettings(Section):
-    """The project. `key` never shows itself in `repr` or `str`."""
+    """The project. `key` says whose rights the daemon has; `apikey` is what the project's gateway wants to see, and the
+    same unless the daemon has a role of its own. Neither ever shows itself in `repr` or `str`."""
 
     url: str
     key: SecretStr
+    apikey: SecretStr
     bucket: _Text = "clips"
 
 

@@ -10,8 +10,9 @@ import httpx
 from supabase import AsyncClient, AsyncClientOptions, create_async_client
 
 from daemon.errors import ConfigurationError, TemporaryError
+from daemon.sections import SupabaseSettings
 
-__all__ = ["TIMEOUT", "AsyncClient", "connect", "http_client"]
+__all__ = ["TIMEOUT", "AsyncClient", "client_for", "connect", "http_client"]
 
 TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 """Seconds. A statement of the daemon takes milliseconds; what takes longer than this has lost its answer."""
@@ -30,14 +31,25 @@ async def _judge(response: httpx.Response) -> None:
     """Say plainly what the library would bury: its errors carry no HTTP status."""
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise ConfigurationError(
-            "Supabase refuses the key. Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key.",
+            "Supabase refuses the key. Set SUPABASE_SERVICE_ROLE_KEY to the project's service_role (secret) key. If it "
+            "is a token of ambara_daemon, see that it has not expired and that SUPABASE_ANON_KEY is this project's.",
             reason="key-refused",
         )
     if response.is_redirect:
         raise TemporaryError("SUPABASE_URL answers with a redirect, which is not followed.", reason="redirected")
 
 
-async def connect(url: str, key: str, http: httpx.AsyncClient) -> AsyncClient:
-    """A Supabase client for the service role. It keeps no session and never refreshes one."""
+async def connect(url: str, key: str, http: httpx.AsyncClient, *, apikey: str | None = None) -> AsyncClient:
+    """A Supabase client with the rights of `key`. It keeps no session and never refreshes one.
+
+    `apikey`: what the project's gateway wants to see, where that is not `key` itself.
+    """
     options = AsyncClientOptions(auto_refresh_token=False, persist_session=False, httpx_client=http)
-    return await create_async_client(url, key, options)
+    options.headers["Authorization"] = f"Bearer {key}"
+    return await create_async_client(url, apikey or key, options)
+
+
+async def client_for(supabase: SupabaseSettings, http: httpx.AsyncClient) -> AsyncClient:
+    """`connect` with the keys of the settings."""
+    apikey = supabase.apikey.get_secret_value()
+    return await connect(supabase.url, supabase.key.get_secret_value(), http, apikey=apikey)

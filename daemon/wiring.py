@@ -19,10 +19,10 @@ from daemon.executor import Executor
 from daemon.feed import Feed, FeedSettings
 from daemon.learning.freezing import ReadAudio
 from daemon.learning.loop import Loop
-from daemon.notify import Notifier
 from daemon.observer import Observer
 from daemon.parts import pipeline_settings, policy_of
 from daemon.pipeline import Pipeline
+from daemon.pulse import Pulse
 from handlers.commands import Lane
 from handlers.drafting import why_not_draft
 from handlers.snapshot import Snapshot
@@ -38,14 +38,14 @@ class Parts:
         settings: Settings,
         store: ClipStore,
         drafter: Drafter,
-        notifier: Notifier,
+        pulse: Pulse,
         loop: Loop,
         read: ReadAudio,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._store = store
         self._drafter = drafter
-        self._notifier = notifier
+        self._pulse = pulse
         self._ready = False
         self._blocked: str | None = None
         self.loop = loop
@@ -72,6 +72,7 @@ class Parts:
             feed = FeedSettings(
                 url=settings.supabase.url,
                 key=settings.supabase.key.get_secret_value(),
+                apikey=settings.supabase.apikey.get_secret_value(),
                 worker=store.worker,
                 canary_s=settings.realtime.canary_seconds,
             )
@@ -88,17 +89,20 @@ class Parts:
                 log.warning("not drafting", why=blocked)
         if not self._ready:
             self._ready = True
-            self._notifier.ready(f"live v{snapshot.live}, {snapshot.ready} ready")
+            self._pulse.ready(f"live v{snapshot.live}, {snapshot.ready} ready")
             log.info("ready", live=snapshot.live, clips_ready=snapshot.ready)
         return snapshot
 
     async def beat(self) -> None:
         """Tell the database what this daemon is doing, for `ambara status`."""
+        if self.dispatcher.failures:
+            return  # it is away, and asked often enough
         with suppress(AmbaraError):
             await self._canary()
 
     async def _canary(self) -> int:
         total = self._executor.total
+        worst_s = self._pulse.worst_s
         state: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -110,5 +114,9 @@ class Parts:
             "blocked": self._blocked,
             "feed": self.feed.state.value if self.feed else "off",
             "feed_reason": self.feed.reason if self.feed else None,
+            "loop_lag_s": round(worst_s, 3),
+            "tasks": self._pulse.tasks,
         }
-        return await self._store.beat(state)
+        number = await self._store.beat(state)
+        self._pulse.told(worst_s)
+        return number

@@ -201,6 +201,7 @@ def test_urls_that_are_taken(url: str, origin: str) -> None:
         (token(role="anon"), "is the anon key"),
         (token(role="authenticated"), "signed-in person"),
         (token(iss="supabase"), "without a role"),
+        (token(role="postgres"), "a role that is not ambara_daemon"),
         (token(role="service_role", exp=1_000_000_000), "expired on 2001-09-09"),
         (token(role="service_role", exp=-1e300), "expired; use"),
         (token(role="service_role", ref="another"), "another project than abcdefgh.supabase.co"),
@@ -224,13 +225,51 @@ def test_keys_that_are_refused(key: str, said: str) -> None:
     [
         KEY,
         token(role="service_role", ref="abcdefgh", exp=datetime(2100, 1, 1, tzinfo=UTC).timestamp()),
-        token(role="ambara_daemon"),
     ],
 )
 def test_keys_that_are_taken(key: str) -> None:
-    settings = load(None, ENV | {"SUPABASE_SERVICE_ROLE_KEY": f" {key}\n"})
-    assert settings.supabase.key.get_secret_value() == key
+    """A public key beside it is of no use, and is not looked at."""
+    settings = load(None, ENV | {"SUPABASE_SERVICE_ROLE_KEY": f" {key}\n", "SUPABASE_ANON_KEY": "whatever"})
+    assert settings.supabase.key.get_secret_value() == settings.supabase.apikey.get_secret_value() == key
     assert settings.secrets() == (key,)
+
+
+OWN = token(role="ambara_daemon", exp=datetime(2100, 1, 1, tzinfo=UTC).timestamp())
+
+
+@pytest.mark.parametrize("apikey", ["sb_publishable_abc", token(role="anon", ref="abcdefgh")])
+def test_a_token_of_the_daemons_own_role(apikey: str, tmp_path: Path) -> None:
+    """With the public key beside it, wherever it comes from. Both are kept out of the logs."""
+    file = tmp_path / "token"
+    file.write_text(OWN, encoding="utf-8")
+    there = {"SUPABASE_ANON_KEY": f" {apikey}\n"}
+    for env in (ENV | {"SUPABASE_SERVICE_ROLE_KEY": OWN}, without_key(SUPABASE_SERVICE_ROLE_KEY_FILE=str(file))):
+        settings = load(None, env | there)
+        assert settings.supabase.key.get_secret_value() == OWN
+        assert settings.supabase.apikey.get_secret_value() == apikey
+        assert settings.secrets() == (OWN, apikey)
+        assert apikey not in repr(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("key", "apikey", "said"),
+    [
+        (OWN, "", "set SUPABASE_ANON_KEY to the anon (publishable) key of the project's API settings as well"),
+        (OWN, "  ", "which the project's gateway does not know"),
+        (OWN, "sb_secret_abc", "SUPABASE_ANON_KEY is the secret key"),
+        (OWN, token(role="service_role"), "SUPABASE_ANON_KEY is the secret key"),
+        (OWN, token(role="authenticated"), "SUPABASE_ANON_KEY is not a public key"),
+        (OWN, "swordfish", "SUPABASE_ANON_KEY is not a public key"),
+        (OWN, "sb_publishable_a b", "SUPABASE_ANON_KEY holds spaces"),
+        (token(role="ambara_daemon", exp=1_000_000_000), "", "expired on 2001-09-09; sign another token"),
+        (token(role="ambara_daemon", ref="another"), "", "another project"),
+    ],
+)
+def test_tokens_of_the_own_role_that_are_refused(key: str, apikey: str, said: str) -> None:
+    message = refused(None, ENV | {"SUPABASE_SERVICE_ROLE_KEY": key, "SUPABASE_ANON_KEY": apikey})
+    assert said in message
+    assert key not in message
+    assert not apikey.strip() or apikey not in message
 
 
 def test_the_key_never_shows_itself() -> None:
@@ -302,5 +341,5 @@ def test_the_sample_shows_every_key_with_its_default(tmp_path: Path) -> None:
     defaults, sample = facts(load(None, ENV)), facts(shown)
     changed = {name for name in defaults if defaults[name] != sample[name]}
     assert changed == {"model.revision", "state.directory", "audio.run_dirs", "promotion.anchor"}
-    named = set(SET_LINE.findall(SAMPLE)) | {"key", "run_dirs"}
+    named = set(SET_LINE.findall(SAMPLE)) | {"key", "apikey", "run_dirs"}
     assert {name.partition(".")[2] for name in defaults} <= named

@@ -42,11 +42,13 @@ def shape(url: str) -> list[tuple[object, ...]]:
         select 'column', table_name || '.' || column_name, data_type from information_schema.columns
           where table_schema = 'public'
         union all select 'index', indexname, indexdef from pg_indexes where schemaname = 'public'
-        union all select 'function', p.oid::regprocedure::text, md5(prosrc) || coalesce(proacl::text, '')
+        union all select 'function', p.oid::regprocedure::text, concat(md5(prosrc), proacl, prosecdef, proconfig)
           from pg_proc p where pronamespace = 'public'::regnamespace
         union all select 'policy', tablename || '.' || policyname, roles::text from pg_policies
         union all select 'grant', table_name || '.' || grantee, privilege_type
           from information_schema.role_table_grants where table_schema = 'public'
+        union all select 'grant', table_name || '.' || column_name || '.' || grantee, privilege_type
+          from information_schema.role_column_grants where table_schema = 'public' and grantee = 'ambara_daemon'
         union all select 'published', tablename, '' from pg_publication_tables
         order by 1, 2, 3
         """,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Iterator
@@ -32,6 +33,40 @@ def test_every_message_arrives_as_systemd_reads_it(
     assert receiver.recv(4096) == b"READY=1\nSTATUS=live v3, 12 ready"
     notifier.stopping(90.0)
     assert receiver.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
+
+
+def test_signs_of_life_and_the_time_that_a_start_takes(manager: tuple[str, socket.socket]) -> None:
+    address, receiver = manager
+    notifier = Notifier(address, 60.0)
+    notifier.starting(12.5)
+    assert receiver.recv(4096) == b"EXTEND_TIMEOUT_USEC=12500000"
+    notifier.alive()
+    assert receiver.recv(4096) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "watched"),
+    [
+        ("60000000", "", 60.0),
+        ("60000000", "self", 60.0),
+        ("60000000", "1", None),  # it watches a wrapper script, not this process
+        ("0", "", None),
+        ("a minute", "", None),
+        ("", "", None),
+    ],
+)
+def test_the_watchdog_of_the_environment(
+    usec: str, pid: str, watched: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid()) if pid == "self" else pid}.items():
+        if value:
+            monkeypatch.setenv(name, value)
+        else:
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
+    assert Notifier.from_environment().watchdog_s == watched
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    assert Notifier.from_environment().watchdog_s is None
 
 
 def test_a_line_break_in_a_status_is_no_second_assignment(manager: tuple[str, socket.socket]) -> None:

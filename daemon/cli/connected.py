@@ -33,10 +33,10 @@ async def connected(settings: Settings) -> AsyncIterator[Connected]:
     from daemon.clips import ClipStore
     from daemon.database import Database
     from daemon.learning.ledger import Ledger
-    from daemon.supabase_client import connect, http_client
+    from daemon.supabase_client import client_for, http_client
 
     async with http_client() as http:
-        client = await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http)
+        client = await client_for(settings.supabase, http)
         worker = f"{socket.gethostname()}-{os.getpid()}-by-hand"
         ledger = Ledger(Database(client), worker, settings.supabase.bucket)
         yield Connected(client, ClipStore(client, worker), ledger)

@@ -85,12 +85,12 @@ async def _export(
     from daemon.learning.reasons import in_words
     from daemon.learning.sides import decide_sides
     from daemon.parts import audio_reader, run_directories
-    from daemon.supabase_client import connect, http_client
+    from daemon.supabase_client import client_for, http_client
 
     async with AsyncExitStack() as stack:
         half = stack.enter_context(export_directory(output))
         http = await stack.enter_async_context(http_client())
-        client = await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http)
+        client = await client_for(settings.supabase, http)
         store = ClipStore(client, WORKER)
         await store.check(settings.supabase.bucket)
         chosen = await named_runs(store, labels, runs)

@@ -67,13 +67,11 @@ async def _redraft(
     from daemon.parts import audio_reader, model_maker, one_run, pipeline_settings, run_directories
     from daemon.pipeline import Pipeline
     from daemon.ports import Request
-    from daemon.supabase_client import connect, http_client
+    from daemon.supabase_client import client_for, http_client
 
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(http_client())
-        store = ClipStore(
-            await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http), new_worker()
-        )
+        store = ClipStore(await client_for(settings.supabase, http), new_worker())
         await store.check(settings.supabase.bucket)
         chosen = await named_runs(store, labels, runs)
         if directory and len(chosen) > 1:

@@ -40,7 +40,7 @@ def status(
         ambara --config /etc/ambara/ambara.toml status
     """
     supabase = settings_of(context, logging=False).supabase
-    found = fetch(supabase.url, supabase.key.get_secret_value())
+    found = fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -49,11 +49,14 @@ def status(
     show(found, supabase.url)
 
 
-def fetch(url: str, key: str) -> dict[str, Any]:
-    """The answer of the function `ambara_status`. Raises `ConfigurationError` or `TemporaryError`."""
+def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
+    """The answer of the function `ambara_status`. Raises `ConfigurationError` or `TemporaryError`.
+
+    `apikey`: what the project's gateway wants to see, where that is not `key` itself.
+    """
     import httpx  # here, so that `--help` does without
 
-    headers = {"apikey": key, "Authorization": f"Bearer {key}"}
+    headers = {"apikey": apikey or key, "Authorization": f"Bearer {key}"}
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
     try:
         answer = httpx.post(

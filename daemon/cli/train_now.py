@@ -24,7 +24,8 @@ def ask(settings: Settings) -> str:
     """
     learning = asyncio.run(_ask(settings))
     supabase = settings.supabase
-    daemons = fetch(supabase.url, supabase.key.get_secret_value()).get("daemons", [])
+    found = fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+    daemons = found.get("daemons", [])
     return outcome(settings, learning, daemons)
 
 

@@ -45,7 +45,8 @@ def why(
     settings = settings_of(context)
     snapshot = asyncio.run(_observe(settings))
     supabase = settings.supabase
-    daemons = fetch(supabase.url, supabase.key.get_secret_value()).get("daemons", [])
+    found = fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+    daemons = found.get("daemons", [])
     answer = explain(settings, snapshot, daemons)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))

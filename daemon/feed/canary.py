@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from daemon.backoff import backoff
 from daemon.feed.loss import FeedState, Loss
 
 log = structlog.get_logger(__name__)
@@ -34,8 +35,10 @@ class Canary:
     async def sing(self, proven: Callable[[], None]) -> Loss:
         """Beat until one is lost. `proven` is called after each that came back.
 
-        A beat that cannot be written says nothing about the feed: another is tried at the next turn.
+        A beat that cannot be written says nothing about the feed: another is tried at the next turn, and sooner while
+        none has come back yet.
         """
+        failures: int | None = 0
         while True:
             self._heard = 0
             number = await self._write()
@@ -45,7 +48,10 @@ class Canary:
                         FeedState.DEAF, "Realtime delivers nothing: this daemon's own change did not come back."
                     )
                 proven()
-            await asyncio.sleep(self._every_s)
+                failures = None
+            elif failures is not None:
+                failures += 1
+            await asyncio.sleep(self._every_s if failures is None else min(self._every_s, backoff(failures)))
 
     async def _write(self) -> int | None:
         try:

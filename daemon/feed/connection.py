@@ -46,7 +46,7 @@ class Connection:
         self._proven = proven
         self._client = AsyncRealtimeClient(
             f"{settings.url.rstrip('/')}/realtime/v1",
-            settings.key,
+            settings.apikey or settings.key,
             auto_reconnect=False,
             timeout=math.ceil(settings.join_timeout_s),
         )
@@ -65,6 +65,7 @@ class Connection:
             await self._dispose()
 
     async def _run(self) -> Loss:
+        await self._client.set_auth(self._settings.key)
         try:
             await self._client.connect()
         except (OSError, WebSocketException) as error:

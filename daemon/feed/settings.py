@@ -15,7 +15,7 @@ class FeedSettings:
     url: str
     """The project's URL, http or https."""
     key: str = field(repr=False)
-    """The service_role (secret) key."""
+    """With whose rights is listened."""
     worker: str
     """This daemon's row of `ambara_daemons`. It becomes part of a filter, where a comma would begin another one."""
     canary_s: float = 60.0
@@ -25,6 +25,8 @@ class FeedSettings:
     join_timeout_s: float = 15.0
     """For the handshake, and then for everything until the server says that changes flow."""
     backoff_max_s: float = 30.0
+    apikey: str | None = field(default=None, repr=False)
+    """What the project's gateway wants to see, where that is not `key` itself."""
 
     def __post_init__(self) -> None:
         if not _WORKER.fullmatch(self.worker):

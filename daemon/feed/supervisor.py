@@ -37,7 +37,7 @@ class Feed:
         self._settings = settings
         self._bell = Doorbell(ring)
         self._canary = Canary(beat, every_s=settings.canary_s, timeout_s=settings.canary_timeout_s)
-        self._redact = Redactor((settings.key,))
+        self._redact = Redactor((settings.key, settings.apikey or ""))
         self._live_at: float | None = None
         self.state = FeedState.CONNECTING
         self.reason: str | None = None

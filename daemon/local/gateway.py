@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from daemon.credentials import ROLE
 from daemon.local.gateway_server import SETTINGS_VARIABLE, GatewaySettings
 from daemon.local.realtime import BridgeSettings, RealtimeBridge, uvicorn_options
 
@@ -91,10 +92,12 @@ class Gateway:
         return response
 
     def _valid(self, key: str) -> bool:
+        """A token of the daemon's own role is no key of the project: no Supabase gateway knows it."""
         try:
-            return "role" in jwt.decode(key, self._secret, algorithms=["HS256"], options={"verify_aud": False})
+            claims = jwt.decode(key, self._secret, algorithms=["HS256"], options={"verify_aud": False})
         except jwt.InvalidTokenError:
             return False
+        return claims.get("role") not in (None, ROLE)
 
 
 def build(settings: GatewaySettings) -> Starlette:

@@ -62,6 +62,8 @@ class _Wishes:
     to_lose: int = 0
     """Answers that are still to be lost, each of `lose_share` of the calls of a function."""
     lose_share: float = 0.0
+    lose_of: str = ""
+    """Only of functions whose name ends so."""
     dice: random.Random = field(default_factory=random.Random)
 
 
@@ -119,11 +121,11 @@ class ChaosProxy:
         for name in services or SERVICES:
             self._wishes[name].cut_after = after
 
-    def lose_answers(self, count: int, share: float, dice: random.Random) -> None:
-        """Let calls of functions through, and reset the connection of so many of them, `share` of all by these dice,
-        before the answer: the caller cannot know that it was carried out."""
+    def lose_answers(self, count: int, share: float, dice: random.Random, *, of: str = "") -> None:
+        """Let calls of functions (`of`: of this one) through, and reset the connection of so many of them, `share` of
+        all by these dice, before the answer: the caller cannot know that it was carried out."""
         wishes = self._wishes["rest"]
-        wishes.dice, wishes.lose_share, wishes.to_lose = dice, share, count
+        wishes.dice, wishes.lose_share, wishes.lose_of, wishes.to_lose = dice, share, of, count
 
     def still_to_lose(self) -> int:
         """How many answers of `lose_answers` are still to come."""
@@ -222,7 +224,8 @@ class ChaosProxy:
         link.sent = 0
         self.requests.append((time.monotonic(), link.service, path))
         wishes = self._wishes[link.service]
-        if wishes.to_lose > 0 and path.startswith("/rpc/") and wishes.dice.random() < wishes.lose_share:
+        called = path.startswith("/rpc/") and path.endswith(wishes.lose_of)
+        if wishes.to_lose > 0 and called and wishes.dice.random() < wishes.lose_share:
             wishes.to_lose -= 1
             link.doomed = True
 

@@ -1,4 +1,5 @@
 -- The audio bucket and who may touch it. The tables are made by the storage server when it first starts.
+select public.ambara_admit();
 insert into storage.buckets (id, name, public) values ('clips', 'clips', false) on conflict (id) do nothing;
 
 drop policy if exists "Signed-in people hear clips" on storage.objects;

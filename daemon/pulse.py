@@ -1,0 +1,101 @@
+"""The event loop's pulse: how late it is, and what the service manager hears of it.
+
+A daemon that hangs is alive and useless: whoever watches it has to see the difference. It lives as long as its loop
+keeps time and the model answers; a database that is away changes nothing about that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Self
+
+import structlog
+
+from daemon.notify import Notifier
+
+log = structlog.get_logger(__name__)
+
+BEAT_S = 0.5
+BLOCKED_S = 1.0
+"""Seconds of lateness that a log line is worth: no step of the daemon may hold the loop for so long."""
+HUNG_S = 5.0
+"""Seconds of lateness at which a beat is no sign of life."""
+START_S = 60.0
+"""A start may take minutes. The service manager is asked for so many seconds, again and again."""
+
+
+class Pulse:
+    """Beats until it is left. Enter it inside a running event loop.
+
+    `overdue_s`: by how many seconds the model has outlasted all that its work may take; 0 while it has not.
+    """
+
+    def __init__(self, notifier: Notifier, overdue_s: Callable[[], float]) -> None:
+        self._notifier = notifier
+        self._overdue_s = overdue_s
+        self._loop = asyncio.get_running_loop()
+        self._handle: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._starting = True
+        self._hung = False
+        self._every_s = min(START_S, notifier.watchdog_s or START_S) / 3
+        self._tell_at = 0.0
+        self.worst_s = 0.0
+        """The worst lateness that nobody was told of."""
+
+    def __enter__(self) -> Self:
+        self._tell()
+        self._plan()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle:
+            self._handle.cancel()
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the loop has."""
+        return len(asyncio.all_tasks(self._loop))
+
+    def told(self, worst_s: float) -> None:
+        """`worst_s` is known elsewhere now: begin anew, unless something worse came meanwhile."""
+        if self.worst_s <= worst_s:
+            self.worst_s = 0.0
+
+    def ready(self, status: str) -> None:
+        """The daemon is at work."""
+        self._starting = False
+        self._notifier.ready(status)
+
+    def stopping(self, within_s: float) -> None:
+        """The daemon is shutting down, and wants so many seconds for it."""
+        self._starting = False
+        self._notifier.stopping(within_s)
+
+    def _plan(self) -> None:
+        beat_s = min(BEAT_S, self._every_s)
+        self._due = self._loop.time() + beat_s
+        self._handle = self._loop.call_later(beat_s, self._beat)
+
+    def _beat(self) -> None:
+        late_s = self._loop.time() - self._due
+        self.worst_s = max(self.worst_s, late_s)
+        if late_s > BLOCKED_S:
+            log.warning("the event loop was blocked", seconds=round(late_s, 1))
+        if late_s < HUNG_S and self._loop.time() >= self._tell_at:
+            self._tell()
+        self._plan()
+
+    def _tell(self) -> None:
+        overdue_s = self._overdue_s()
+        if overdue_s > 0 and not self._hung:
+            log.error("the model hangs", overdue_s=round(overdue_s, 1))
+        self._hung = overdue_s > 0
+        if self._hung:
+            return
+        self._tell_at = self._loop.time() + self._every_s
+        if self._starting:
+            self._notifier.starting(START_S)
+        if self._notifier.watchdog_s:
+            self._notifier.alive()
