@@ -6,7 +6,7 @@ run twice: where the record was lost they are simply applied again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,14 +69,16 @@ def pending(db_url: str) -> list[str]:
         return [f"{each.version}_{each.name}" for each in migrations() if not _recorded(connection, each.version)]
 
 
-def apply(db_url: str) -> list[str]:
+def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None) -> list[str]:
     """Apply what is not recorded yet, each migration in a transaction of its own. Returns the names of those applied.
 
+    `warn` hears what a migration could not do and does without.
     Raises `ConfigurationError` when a person has to change something, `TemporaryError` when the database is away or
     somebody holds a table.
     """
     applied = []
     with _connect(db_url) as connection:
+        connection.add_notice_handler(lambda said: _pass_on(said, warn))
         _require_dataset(connection)
         for each in migrations():
             label = f"{each.version}_{each.name}"
@@ -96,6 +98,12 @@ def apply(db_url: str) -> list[str]:
         with _explained("the reload of the API"):
             connection.execute(RELOAD.encode())
     return applied
+
+
+def _pass_on(said: psycopg.errors.Diagnostic, warn: Callable[[str], None]) -> None:
+    """Warnings are for people; notices that something was there already are not."""
+    if said.severity_nonlocalized == "WARNING" and said.message_primary:
+        warn(said.message_primary)
 
 
 @contextmanager

@@ -170,6 +170,17 @@ def test_a_migration_that_fails_leaves_nothing_behind(dataset: str, monkeypatch:
     assert migrate.pending(dataset) == ["99990101000000_broken"]
 
 
+def test_what_a_migration_does_without_is_said(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is there already is not."""
+    text = "create schema if not exists public; do $$ begin raise warning 'no publication'; end $$;"
+    lacking = migrate.Migration("99990101000000", "lacking", text)
+    every = migrate.migrations()
+    monkeypatch.setattr(migrate, "migrations", lambda: [*every, lacking])
+    warnings: list[str] = []
+    assert migrate.apply(dataset, warnings.append) == [*NAMES, "99990101000000_lacking"]
+    assert warnings == ["no publication"]
+
+
 def test_a_database_without_the_editors_tables(blank_database: str) -> None:
     for act in (migrate.apply, migrate.pending):
         with pytest.raises(ConfigurationError, match="no table runs: run the editor's SQL first"):

@@ -44,8 +44,12 @@ def migrate(
     if dry_run:
         names, none, verb = migrations.pending(db_url), "Nothing to apply.", "would apply"
     else:
-        names, none, verb = migrations.apply(db_url), "Nothing to apply: the database is up to date.", "applied"
+        names, none, verb = migrations.apply(db_url, _warn), "Nothing to apply: the database is up to date.", "applied"
     for name in names:
         typer.echo(f"{verb} {name}")
     if not names:
         typer.echo(none)
+
+
+def _warn(warning: str) -> None:
+    typer.echo(f"warning: {warning}", err=True)
