@@ -47,7 +47,7 @@ class ChildProcess:
             raise ChildGone
 
     async def decode(self, fd: int, max_samples: int) -> Waveform:
-        blocks: list[Waveform] = []
+        heard = bytearray()  # grows in place: pieces that are joined at the end would take twice the room
         try:
             socket.send_fds(self._socket, [b"D"], [fd])  # the child waits for it: one byte always fits
         except OSError:
@@ -55,15 +55,11 @@ class ChildProcess:
         while True:
             kind, payload = await self._frame()
             if kind == b"W" and payload and len(payload) % 4 == 0:
-                blocks.append(np.frombuffer(payload, np.float32))
-                max_samples -= len(blocks[-1])
-                if max_samples < 0:
+                if len(heard) + len(payload) > 4 * max_samples or not np.isfinite(_samples(payload)).all():
                     raise ChildGone
-            elif kind == b"E" and blocks:
-                wave = np.concatenate(blocks)
-                if not np.isfinite(wave).all():
-                    raise ChildGone
-                return wave
+                heard += payload
+            elif kind == b"E" and heard:
+                return _samples(heard)
             elif kind == b"X" and (reason := payload.decode("ascii", "replace")) in REASONS:
                 refuse(reason)
             else:
@@ -98,6 +94,10 @@ class ChildProcess:
                 raise ChildGone
             rest = rest[count:]
         return content
+
+
+def _samples(content: bytearray) -> Waveform:
+    return np.frombuffer(content, np.float32)
 
 
 def _environment() -> dict[str, str]:

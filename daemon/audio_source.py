@@ -46,10 +46,11 @@ def safe_segments(run_id: str, file_name: str) -> tuple[str, ...]:
 
     Raises:
         PermanentError: ``audio-path``; the name is absolute, climbs, is empty, overlong or not printable, now or after
-            a proxy on the way has undone percent-encoding once or twice.
+            somebody on the way has undone percent-encoding once or twice, or made plain letters of odd ones.
     """
     once = unquote(file_name)
-    names = (file_name, once, unquote(once))
+    coded = (file_name, once, unquote(once))
+    names = (*coded, *(unicodedata.normalize("NFKC", name) for name in coded))  # two full-width dots become ".."
     if not (_is_segment(run_id) and run_id == unquote(run_id)):
         refuse("audio-path")
     if not all(_is_segment(segment) for name in names for segment in name.split("/")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -121,6 +122,7 @@ class _Renderer:
     def __init__(self, redactor: Redactor, *, as_json: bool, colors: bool, journal: bool) -> None:
         self._redactor = redactor
         self._journal = journal
+        self._as_json = as_json
         self._render: Callable[[Any, str, MutableMapping[str, Any]], str | bytes] = (
             structlog.processors.JSONRenderer(ensure_ascii=False, default=repr)
             if as_json
@@ -131,24 +133,38 @@ class _Renderer:
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         priority = _PRIORITY.get(str(event.get("level")), 6)
-        clean = _clean(dict(event), self._redactor)
+        clean = _clean(dict(event), self._hushed)
         text = self._redactor(str(self._render(logger, method, clean)))
+        if self._as_json:
+            text = _escaped(text, lambda character: json.dumps(character)[1:-1])
         return "\n".join(f"<{priority}>{line}" for line in text.splitlines()) if self._journal else text
 
+    def _hushed(self, text: str) -> str:
+        """Without secrets and, where JSON does not escape it later, without what a terminal would obey."""
+        text = self._redactor(text)
+        return text if self._as_json else _escaped(text, lambda character: repr(character)[1:-1])
 
-def _clean(value: Any, redactor: Redactor) -> Any:
+
+def _clean(value: Any, hushed: Callable[[str], str]) -> Any:
     """Redact strings before a renderer puts escapes or colours into them."""
     match value:
         case str():
-            return redactor(value)
+            return hushed(value)
         case dict():
-            return {key: MASK if redactor.hides(key) else _clean(item, redactor) for key, item in value.items()}
+            return {key: MASK if Redactor.hides(key) else _clean(item, hushed) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_clean(item, redactor) for item in value]
+            return [_clean(item, hushed) for item in value]
         case None | bool() | int() | float():
             return value
         case _:
-            return redactor(repr(value))
+            return hushed(repr(value))
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    """Others' words may hold what moves a cursor, turns a line round, or begins one that looks like ours."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else escape(c) for c in text)
 
 
 def _redacting(redactor: Redactor) -> Callable[..., logging.LogRecord]:

@@ -10,28 +10,31 @@ from urllib.parse import quote
 
 MASK = "***"
 
-_NAMES = r"[\w-]*(?:token|apikey|api_key|service_role_key|secret|password|authorization)"
-_FIELD = re.compile(_NAMES, re.IGNORECASE)
+# No pattern may begin with a repetition, or with one without bounds behind what repeats itself: in a word of a megabyte
+# each letter would be tried as its beginning.
+_NAMES = r"(?:token|apikey|api_key|service_role_key|secret|password|authorization)"
+_FIELD = re.compile(rf"[\w-]*{_NAMES}", re.IGNORECASE)
 _ALWAYS = (
     # What follows `/sign/` in the address of a signed object, and the values that a query or a field hands over.
     (re.compile(r"(/object/(?:upload/)?sign/)[^\s\"'<>]+"), rf"\1{MASK}"),
     (re.compile(rf"({_NAMES}=)[^&\s\"',;)}}]+", re.IGNORECASE), rf"\1{MASK}"),
-    (re.compile(rf"([\"']{_NAMES}[\"']\s*[:,]\s*b?[\"'])[^\"']+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(rf"({_NAMES}[\"']\s*[:,]\s*b?[\"'])[^\"']+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     # Tokens by their shape: JWT, Supabase, Hugging Face; and the password inside an address.
-    (re.compile(r"eyJ[\w-]{5,}\.[\w-]+\.[\w-]*"), MASK),
+    (re.compile(r"eyJ[\w-]{5,300}\.[\w-]+\.[\w-]*"), MASK),
     (re.compile(r"\bsb_secret_[\w-]+|\bhf_[A-Za-z0-9]{20,}"), MASK),
     (re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@"), rf"\1{MASK}@"),
 )
 _SHORTEST_CODED = 6
 """Characters. Shorter pieces of a coded secret stand in innocent words too."""
+_SHORTEST_SIGNATURE = 20
 
 
 class Redactor:
     """Replaces the given secrets, raw and coded, and whatever looks like a secret, by `MASK`."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        forms = {form for secret in secrets if secret for part in _parts(secret) for form in _forms(part)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
@@ -47,6 +50,14 @@ class Redactor:
         for pattern, replacement in _ALWAYS:
             text = pattern.sub(replacement, text)
         return text
+
+
+def _parts(secret: str) -> Iterator[str]:
+    """The secret, and of a JWT the signature alone: the rest is known to everybody who knows the project."""
+    yield secret
+    signature = secret.rpartition(".")[2]
+    if secret.count(".") == 2 and len(signature) >= _SHORTEST_SIGNATURE:
+        yield signature
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from daemon.backoff import patiently
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, TemporaryError
 from daemon.learning.job import EvaluateJob
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import ChildDone, ChildFailed, ChildStopped
@@ -36,7 +36,8 @@ class Judge:
     async def evaluate(self, command: Evaluate) -> Event | None:
         """Run both over the held-out clips and store how they compare. None: it could not be done this time.
 
-        Raises `TemporaryError` when the database is away. A candidate that cannot be loaded or heard is turned down.
+        Raises `TemporaryError` when the database is away or the disk is full. What cannot be loaded or heard
+        is turned down.
         """
         registry = self._sources.registry
         live = await self._ledger.version(command.against)
@@ -86,6 +87,8 @@ class Judge:
 
     async def _in_vain(self, version: int, reason: str, message: str) -> Event | None:
         """It could not be compared. Turned down if that is its own fault, or after too many tries."""
+        if reason == "disk-full":  # of this host, and no fault of the candidate's
+            raise TemporaryError(message, reason=reason)
         log.warning("comparison failed", version=version, reason=reason, error=message)
         self._failed[version] = self._failed.get(version, 0) + 1
         if reason == "candidate" or self._failed[version] >= TRIES:

@@ -18,6 +18,7 @@ from daemon.learning.ports import Version
 from daemon.learning.promoter import Promoter
 from daemon.learning.registry import Registry
 from daemon.learning.sources import Sources
+from daemon.learning.tidy import tidy
 from daemon.learning.trainer import Trainer
 
 log = structlog.get_logger(__name__)
@@ -50,13 +51,7 @@ class Loop:
 
     async def tidy(self) -> None:
         """Remove what a crash left half done. Raises nothing: a full disk is no reason not to draft."""
-        try:
-            versions = await patiently(self.ledger.versions, "Supabase")
-            training = {version.id for version in versions if version.stage == "training"}
-            newest = max((version.id for version in versions), default=0)
-            await asyncio.to_thread(self.sources.registry.clean, training, newest)
-        except (AmbaraError, OSError) as error:
-            log.warning("cannot tidy up", error=type(error).__name__)
+        await tidy(self.ledger, self.sources.registry)
 
     async def _push(self, version: Version) -> None:
         """Push until the hub takes it. What a person has to mend first is told once and left."""

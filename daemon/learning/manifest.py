@@ -44,13 +44,18 @@ def stamps_of(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
     return None
 
 
-def stamp(path: Path) -> dict[str, Any] | None:
-    """Size and sha256 of a file; None where it cannot be read."""
+def stamp(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file. Raises `OSError` where it cannot be read."""
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+
+
+def is_as(path: Path, stamped: dict[str, Any]) -> bool:
+    """Whether a file can be read, and is what its stamp says."""
     try:
-        with path.open("rb") as file:
-            return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+        return stamp(path) == stamped
     except OSError:
-        return None
+        return False
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

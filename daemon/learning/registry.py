@@ -20,7 +20,7 @@ from typing import Any
 
 from daemon.errors import PermanentError
 from daemon.learning.durable import sync, write_whole
-from daemon.learning.manifest import FORMAT, MANIFEST, model_files, read_object, stamp, stamps_of
+from daemon.learning.manifest import FORMAT, MANIFEST, is_as, model_files, read_object, stamp, stamps_of
 
 ROOM = 3
 """Times the base model's size: a checkpoint with its optimizer takes about that."""
@@ -54,7 +54,7 @@ class Registry:
         folder = self.folder(version)
         try:
             self._prepare()
-            if folder.exists() and _owner(folder) != owner:
+            if folder.exists() and _owner(folder) != owner and not _bare(folder):
                 folder.rename(Path(mkdtemp(prefix=f"{folder.name}.of-another-", dir=self._root)) / folder.name)
             folder.mkdir(mode=0o700, exist_ok=True)
             write_whole(folder / _OWNER, owner.encode())
@@ -101,7 +101,7 @@ class Registry:
         stamps = stamps_of(folder, version)
         if stamps is None:
             raise PermanentError(f"Version {version} is not whole on this host: train again.", reason="model-torn")
-        if stamps.keys() != {*files, _FACTS} or any(stamp(folder / file) != stamps[file] for file in stamps):
+        if stamps.keys() != {*files, _FACTS} or not all(is_as(folder / f, stamps[f]) for f in stamps):
             raise PermanentError(
                 f"Version {version} is not as it was published in {folder}: restore that folder, or choose another.",
                 reason="model-changed",
@@ -202,6 +202,11 @@ def _owner(folder: Path) -> str | None:
         return (folder / _OWNER).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
+
+
+def _bare(folder: Path) -> bool:
+    """Whether a claim was cut off before it could say whose it is."""
+    return all(path.name.startswith(f"{_OWNER}.") for path in folder.iterdir())
 
 
 def _flush(path: Path) -> None:

@@ -24,6 +24,7 @@ from daemon.learning.ports import ChildEnd, ChildFailed, ChildStopped, TrainingR
 from daemon.learning.process import run_child
 from daemon.learning.sides import decide_sides
 from daemon.learning.sources import Sources
+from daemon.learning.tidy import tidy
 from daemon.sections import TrainingSettings
 from handlers.commands import Train
 from handlers.events import Event, TrainingFailed, TrainingFinished
@@ -77,6 +78,7 @@ class Trainer:
             log.warning("training failed", run=run.id, version=run.version, reason=error.reason, error=str(error))
             sentence, detail = str(error), {"reason": error.reason, **work.detail}
             await patiently(lambda: self._ledger.fail(run, sentence, detail), "Supabase")
+            await tidy(self._ledger, self._registry)  # the next one may need the room
             return TrainingFailed()
         except BaseException:
             await work.let_go()
@@ -119,7 +121,11 @@ class Trainer:
         return facts
 
     async def _child(self, job: TrainJob, folder: Path, work: _Run) -> ChildEnd:
-        return await run_child(job.write(folder / "train.json"), folder / "train.log", work.heard)
+        try:
+            file = job.write(folder / "train.json")
+        except TemporaryError as error:
+            raise _lasting(error) from None
+        return await run_child(file, folder / "train.log", work.heard)
 
     def _fingerprint(self, version: int) -> str:
         """The same that the model has wherever it is loaded. Reads every byte."""
@@ -148,9 +154,13 @@ class Trainer:
         def heard(done: int, total: int) -> None:
             work.heard({"phase": "data", "step": done, "steps": total})
 
-        return await patiently(
-            lambda: freeze(samples, self._read, folder, left_out=work.run.left_out, progress=heard), "the clips' audio"
-        )
+        async def attempt() -> Frozen:
+            try:
+                return await freeze(samples, self._read, folder, left_out=work.run.left_out, progress=heard)
+            except TemporaryError as error:
+                raise _lasting(error) from None
+
+        return await patiently(attempt, "the clips' audio")
 
 
 class _Run:
@@ -209,6 +219,12 @@ class _Run:
                 continue
             if not mine:
                 raise _LostError
+
+
+def _lasting(error: TemporaryError) -> AmbaraError:
+    """Whatever the disk refuses ends the run, with the reason where people see it; it is tried again after a pause."""
+    of_the_disk = error.reason in ("disk", "disk-full", "spool-unavailable")
+    return PermanentError(str(error), reason=error.reason) if of_the_disk else error
 
 
 class _LostError(Exception):

@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     Mutant(
         "a version counts whatever its manifest says",
-        (Change(REGISTRY, "any(stamp(folder / file) != stamps[file] for file in stamps)", "False"),),
+        (Change(REGISTRY, "not all(is_as(folder / f, stamps[f]) for f in stamps)", "False"),),
         "F31",
         "refused",
         "version",

@@ -97,8 +97,8 @@ def _of_environments(pids: Iterable[int]) -> Iterator[tuple[str, bytes]]:
 
 def _of_process(pid: int, *names: str) -> Iterator[tuple[str, bytes]]:
     for name in names:
-        # Ended meanwhile: whoever wants to see a child holds it alive.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        # Ended meanwhile: whoever wants to see a child holds it alive. What its own user may not read shows nothing.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             yield f"/proc/{pid}/{name}", Path(f"/proc/{pid}/{name}").read_bytes()
 
 

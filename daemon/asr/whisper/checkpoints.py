@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 from daemon.asr.training import TrainingError
@@ -41,9 +42,11 @@ def seal(checkpoint: Path, training: str) -> None:
 def newest_whole(folder: Path, training: str) -> Path | None:
     """The newest whole checkpoint in a folder. Newer ones that are not whole are removed.
 
-    Raises `TrainingError` if it is of another training: of other data, or with other settings.
+    Raises `TrainingError` if it is of another training: of other data, or with other settings; and if somebody else
+    than this user may have made it.
     """
     for checkpoint in _by_age(folder):
+        _need_own(checkpoint)
         if (found := _whole(checkpoint)) is None:
             shutil.rmtree(checkpoint)
         elif found != training:
@@ -105,6 +108,18 @@ def remove_unfinished(folder: Path) -> None:
     for checkpoint in _by_age(folder):
         if not (checkpoint / MANIFEST).exists():
             shutil.rmtree(checkpoint)
+
+
+def _need_own(checkpoint: Path) -> None:
+    """Whoever can write a checkpoint can write its manifest too, and some of its files are pickles."""
+    for path in (checkpoint.parent, checkpoint):
+        facts = path.lstat()
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & stat.S_IWOTH:
+            raise TrainingError(
+                "checkpoint-unsafe",
+                f"{path} is a link, or belongs to another user, or anybody may write there, so it is not gone on from: "
+                "train into another folder.",
+            )
 
 
 def _by_age(folder: Path) -> list[Path]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from daemon.asr.errors import ModelError
 
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", _INDEX)
 _SETTINGS = ("*.json", "*.txt")
 """Configuration, generation settings, tokenizer and feature extractor."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -104,6 +105,25 @@ def _check(directory: Path, name: str) -> None:
                 "save it again as safetensors."
             )
         raise ModelError(f"{name} holds no weights: model.safetensors is missing.")
+    _check_shards(directory, name)
+    if (directory / "adapter_config.json").exists():  # it would have another model opened, from wherever it says
+        raise ModelError(f"{name} is an adapter beside a model (adapter_config.json): merge it into the weights first.")
     for wanted, what in ((_TOKENIZER, "tokenizer"), (_FEATURES, "feature extractor")):
         if not any((directory / file).is_file() for file in wanted):
             raise ModelError(f"{name} holds no {what} ({' or '.join(wanted)}): save the processor beside the model.")
+
+
+def _check_shards(directory: Path, name: str) -> None:
+    """The index of weights in several files may name any file, anywhere, and what is no safetensors is unpickled."""
+    try:
+        index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
+        shards = set(index["weight_map"].values())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"The {_INDEX} of {name} cannot be read: copy the model again.") from error
+    present = {file.name for file in directory.glob(_WEIGHTS[1])}
+    if foreign := sorted(map(str, shards - present)):
+        raise ModelError(
+            f"The {_INDEX} of {name} names {foreign[0][:100]}, which is no safetensors beside it: copy the model again."
+        )

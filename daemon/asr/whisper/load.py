@@ -106,7 +106,8 @@ def load_processor(directory: Path, name: str) -> Any:
     from transformers import WhisperProcessor
 
     try:
-        return WhisperProcessor.from_pretrained(directory, local_files_only=True)
+        # Without the last, a person at a terminal is asked whether to run the code that the model brings.
+        return WhisperProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
         raise ModelError(
             f"The tokenizer or feature extractor of {name} cannot be read: copy the model again."

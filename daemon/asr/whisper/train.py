@@ -7,6 +7,7 @@ OUT/checkpoints     while it is not finished
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -117,6 +118,12 @@ def _explained(out: Path) -> Iterator[None]:
         raise TrainingError("base", str(error)) from error
     except TrainingError:
         raise
+    except pickle.UnpicklingError as error:  # torch opens plain data alone
+        raise TrainingError(
+            "checkpoint-unsafe",
+            f"A checkpoint in {out / CHECKPOINTS} holds more than plain data and was not opened: "
+            "remove it, or train into another folder.",
+        ) from error
     except Exception as error:
         if not (out.exists() and no_room(error, out)):
             raise
