@@ -10,7 +10,7 @@ def plan_batches(lengths: Sequence[float], *, max_clips: int, max_padded: float)
 
     A batch costs its longest member times its size, because shorter ones are padded; that product stays within
     `max_padded` seconds unless one clip alone exceeds it. Batches come in the order of their earliest member, so
-    that what a person sees first is drafted first.
+    that what a person sees first is drafted first; only such a long clip waits until the others are done.
     """
     batches: list[list[int]] = []
     current: list[int] = []
@@ -21,4 +21,4 @@ def plan_batches(lengths: Sequence[float], *, max_clips: int, max_padded: float)
         current.append(index)
     if current:
         batches.append(current)
-    return sorted((sorted(batch) for batch in batches), key=lambda batch: batch[0])
+    return sorted((sorted(batch) for batch in batches), key=lambda batch: (lengths[batch[0]] > max_padded, batch[0]))

@@ -108,7 +108,7 @@ class PipelineSettings:
     """Padded seconds of audio in one batch."""
     claim_clips: int = 64
     """Claimed at once: the choice from which batches of similar length are formed."""
-    lease_s: float = 45.0
+    lease_s: float = 20.0
     fetches: int = 8
     """Clips whose audio is read at the same time."""
 

@@ -166,5 +166,5 @@ def test_migrate_applies(blank_database: str) -> None:
     )
     assert [done.returncode for done in (would, did, again)] == [0, 0, 0]
     assert would.stdout.replace("would apply", "applied") == did.stdout
-    assert did.stdout.count("applied") == 4
+    assert did.stdout.count("applied") == 5
     assert "up to date" in again.stdout

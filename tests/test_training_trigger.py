@@ -1,10 +1,8 @@
-"""When a run begins, who holds it, and how it ends: on a real PostgreSQL, with everybody at once."""
+"""When a run begins, who holds it, and how it ends: on a real PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
@@ -32,16 +30,6 @@ def other(supabase_client: AsyncClient) -> Ledger:
     return Ledger(Database(supabase_client), "two")
 
 
-@pytest.fixture
-async def connections(clean_stack: Any) -> AsyncIterator[list[psycopg.AsyncConnection[Any]]]:
-    """Twenty workers, each with a connection of its own."""
-    async with AsyncExitStack() as stack:
-        opened = [await psycopg.AsyncConnection.connect(clean_stack.db_url, autocommit=True) for _ in range(20)]
-        for connection in opened:
-            await stack.enter_async_context(connection)
-        yield opened
-
-
 async def begin(ledger: Ledger, clips: int = 10, minutes: float = 0.0, lease_s: float = 60.0) -> TrainingRun | None:
     return await ledger.begin(bar_clips=clips, bar_minutes=minutes, lease_s=lease_s, settings={"epochs": 2})
 
@@ -54,36 +42,6 @@ async def begun(ledger: Ledger, clips: int = 10) -> TrainingRun:
 
 def expire(db: Sql) -> None:
     db.execute("update training_runs set lease_until = now() - interval '1 second' where status = 'active'")
-
-
-async def test_one_run_a_crossing_with_twenty_workers_at_once(
-    connections: list[psycopg.AsyncConnection[Any]], db: Sql
-) -> None:
-    """200 corrections, ten at a time, a bar of ten: 20 runs, each begun once and finished once."""
-    call = "select ambara_begin_training(%s, 10, 0, 60, '{}')"
-
-    async def all_begin() -> list[tuple[str, dict[str, Any]]]:
-        async def one(worker: int) -> tuple[str, dict[str, Any] | None]:
-            row = await (await connections[worker].execute(call, [f"w{worker}"])).fetchone()
-            assert row is not None
-            return f"w{worker}", row[0]
-
-        answers = await asyncio.gather(*(one(worker) for worker in range(20)))
-        return [(worker, run) for worker, run in answers if run is not None]
-
-    run = add_run(db)
-    decide(db, tape="train")
-    for crossing in range(1, 21):
-        add_corrected(db, run, 9, words=f"round {crossing}")
-        assert await all_begin() == []
-        add_corrected(db, run, 1, words=f"last of {crossing}")
-        ((worker, held),) = await all_begin()
-        assert await all_begin() == []
-        finished = "select ambara_finish_training(%s, %s, %s, 'trained', %s, '{}')"
-        db.execute(finished, [worker, held["id"], held["fence"], fingerprint()])
-    assert db.execute("select status, count(*) from training_runs group by 1").fetchall() == [("finished", 20)]
-    news = "select count(*) from (select run_id from training_samples group by 1 having count(*) = 10 * run_id) r"
-    assert scalar(db, news) == 20
 
 
 async def test_either_bar_is_enough(ledger: Ledger, db: Sql) -> None:

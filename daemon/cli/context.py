@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from daemon.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from daemon.config import Settings
@@ -36,7 +39,10 @@ def config_path(context: typer.Context) -> Path | None:
 
 def say_error(message: str) -> None:
     """One sentence on stderr, without secrets; the markup of a terminal is left to the terminal."""
+    from daemon.credentials import read_key
     from daemon.redaction import Redactor
 
     known = [value for name, value in os.environ.items() if name.startswith("SUPABASE_") and name.endswith("_KEY")]
+    with suppress(ConfigurationError):
+        known.append(read_key(os.environ))  # it may stand in a file
     sys.stderr.write(f"ambara: {Redactor(known)(message)}\n")

@@ -50,7 +50,7 @@ def drafts(
         return
     found = asyncio.run(_log(settings, str(clip)))
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
     elif found:
         _show(found)
     else:

@@ -37,7 +37,7 @@ def list_versions(context: typer.Context, as_json: AsJson = False) -> None:
     settings, registry = _here(context)
     versions = asyncio.run(_versions(settings))
     if as_json:
-        typer.echo(json.dumps([fact(each, registry) for each in versions], indent=2, ensure_ascii=False))
+        typer.echo(json.dumps([fact(each, registry) for each in versions], indent=2))
     elif versions:
         show_list(versions, registry)
     else:
@@ -60,7 +60,7 @@ def show(
     if as_json:
         found = evidence or {}
         told = {key: found.get(key) for key in ("gain", "totals")} | {"worst": worst(found, clips)}
-        typer.echo(json.dumps(fact(version, registry) | asdict(version) | told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(fact(version, registry) | asdict(version) | told, indent=2))
         return
     from daemon.parts import policy_of
 

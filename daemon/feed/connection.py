@@ -20,7 +20,7 @@ from realtime import (
     RealtimeSubscribeStates,
     SuccessSystemPayload,
 )
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio import client as websocket
 from websockets.exceptions import WebSocketException
 
 from daemon.feed import loss
@@ -50,10 +50,12 @@ class Connection:
             auto_reconnect=False,
             timeout=math.ceil(settings.join_timeout_s),
         )
+        # The address has the key in it, and a redirect would carry both to another host: the first try is the last.
+        websocket.MAX_REDIRECTS = 1
         loop = asyncio.get_running_loop()
         self._lost: asyncio.Future[Loss] = loop.create_future()
         self._flowing: asyncio.Future[None] = loop.create_future()
-        self._socket: ClientConnection | None = None
+        self._socket: websocket.ClientConnection | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._channel: AsyncRealtimeChannel | None = None
 

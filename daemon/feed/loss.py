@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus, SecurityError
 
 TABLES = ("public.clips", "public.ambara_daemons")
 """What the feed listens to; the publication has to name both."""
@@ -44,6 +44,8 @@ class Loss:
 
 def of_handshake(error: Exception) -> Loss:
     """The loss when no connection came about."""
+    if isinstance(error, SecurityError):
+        return Loss(FeedState.CONNECTING, "SUPABASE_URL answers with a redirect, which Realtime does not follow.")
     if not isinstance(error, InvalidStatus):
         return Loss(FeedState.CONNECTING, f"Realtime cannot be reached ({type(error).__name__}).")
     status = error.response.status_code

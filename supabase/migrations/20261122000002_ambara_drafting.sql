@@ -209,7 +209,7 @@ $$;
 -- order of their own. What is passed by is settled when the lease ends.
 
 -- Note why clips could not be drafted. p_failures: [{"clip_id", "fence", "retry", "reason", "message"}]. Retry:
--- soon: in 30 s (something around the clip failed); later: in 30 s, 1 min, 2 min ... 6 h, for ever; never: when the row
+-- soon: in 15 s (something around the clip failed); later: in 30 s, 1 min, 2 min ... 6 h, for ever; never: when the row
 -- changes or another version goes live. A person's own try (p_manual) never keeps the live version from trying.
 -- Returns how many were noted.
 create or replace function public.ambara_fail(p_worker text, p_failures jsonb, p_manual boolean default false)
@@ -234,7 +234,7 @@ as $$
       retry_at = case
         when p_manual then s.retry_at
         when f.retry = 'never' then 'infinity'::timestamptz
-        when f.retry = 'soon' then now() + (0.8 + 0.4 * random()) * interval '30 seconds'
+        when f.retry = 'soon' then now() + (0.8 + 0.4 * random()) * interval '15 seconds'
         else now() + (0.8 + 0.4 * random()) * least(interval '6 hours', interval '30 seconds' * 2 ^ least(s.attempts, 12))
       end,
       reason = f.reason, message = f.message, lease_until = null

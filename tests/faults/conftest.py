@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 from fault_record import Fault
 from scene import Scene, a_scene
+from warm_start import Nest
 
 from daemon.local.stack import LocalStack
 
 
+@pytest.fixture(scope="session")
+def nest() -> Iterator[Nest]:
+    """Daemons that start in a second."""
+    with Nest() as made:
+        yield made
+
+
 @pytest.fixture
-def scene(local_stack: LocalStack, tmp_path: Path, fault: Fault) -> Iterator[Scene]:
+def scene(local_stack: LocalStack, nest: Nest, tmp_path: Path, fault: Fault) -> Iterator[Scene]:
     """An empty Supabase behind a proxy, audited."""
     local_stack.ensure()
     local_stack.truncate()
-    with a_scene(local_stack, tmp_path, fault) as made:
+    with a_scene(local_stack, nest, tmp_path, fault) as made:
         yield made

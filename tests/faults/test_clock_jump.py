@@ -18,7 +18,7 @@ from daemon_process import DaemonProcess
 from fault_record import Fault
 from inside import WALL, Inside
 from scene import Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 from witness import Database, drafted_more_than_once
 
 GAP_S = 40.0
@@ -32,7 +32,7 @@ SetWall = Callable[[float], Any]
 
 
 @pytest.mark.fault("F29", "clock-jump")
-async def test_the_wall_clock_jumps(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_the_wall_clock_jumps(fault: Fault, scene: Scene, nest: Nest) -> None:
     """Nothing but the sweep finds clips here. It comes in time whatever the clock says, and the leases are right."""
     day, sweep_s = timedelta(days=1).total_seconds(), fault.size(full=30, short=6)
     jumps: dict[str, Callable[[], float]] = {"+1 day": lambda: day, "-1 day": lambda: -day}
@@ -91,7 +91,7 @@ def _connected(scene: Scene) -> Iterator[Database]:
 def _daemon(
     fault: Fault,
     scene: Scene,
-    nest: Nest,  # noqa: F811
+    nest: Nest,
     drafting: Mapping[str, Any],
 ) -> Iterator[tuple[DaemonProcess, SetWall]]:
     """A daemon that only sweeps, and its clock: the whole of it in full, where libfaketime is installed."""

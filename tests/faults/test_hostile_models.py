@@ -81,6 +81,7 @@ def test_a_base_model_with_code(
     """In this process, and by the commands that a person gives it to, with "y" at hand for whoever asks."""
     fault.injected(f"{len(REFUSED)} model folders that need code, 1 that only brings it")
     load(BASE)  # what is imported late is imported now
+    train(BASE, tmp_path, epochs=0.1)
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     trials = Trials(fault, canary)
     models = [spoilt(tmp_path, spoil, canary) for spoil in REFUSED]
@@ -113,8 +114,8 @@ def train(model: Path, folder: Path, **more: Any) -> None:
     if not data.exists():
         write_side(data, "train", speak_corpus("B", 8, seed=31))
         write_side(data, "test", speak_corpus("B", 2, seed=32))
-    options = {"base": str(model), "device": "cpu", "batch_size": 4, "gradient_accumulation": 1, "epochs": 4}
-    options |= {"save_steps": 2, "eval_steps": 100}
+    options = {"base": str(model), "device": "cpu", "batch_size": 4, "gradient_accumulation": 1}
+    options |= {"save_steps": 2, "eval_steps": 100, "epochs": more.pop("epochs", 4)}
     stop = more.pop("stop", lambda: False)
     out = more.pop("out", folder / f"out-{model.parent.name}")
     families.train("whisper", options, data, out, report=more.pop("report", lambda _: None), stop=stop, resume=True)

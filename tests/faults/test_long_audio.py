@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from fault_record import Fault
 from scene import HEALED_S, PROMPT, RUNS, Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 
 from daemon.asr.transcriber import SAMPLE_RATE
 from daemon.local.speech import speak_corpus, wav_bytes
@@ -21,7 +21,7 @@ SHORT_CLIPS = 50
 
 
 @pytest.mark.fault("F27", "long-audio")
-async def test_a_clip_of_hours_holds_nobody_up(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_a_clip_of_hours_holds_nobody_up(fault: Fault, scene: Scene, nest: Nest) -> None:
     """The long ones were there first. One is longer than any may be, the other is not."""
     minutes = fault.size(full=25, short=3)
     fault.injected(f"a clip of 3 h, one of {minutes} min, then {SHORT_CLIPS} short ones in one statement")

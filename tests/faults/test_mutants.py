@@ -44,7 +44,7 @@ MUTANTS = (
             Change(CONNECTION, "            task.add_done_callback(self._on_ended)", "            pass"),
         ),
         "F42",
-        "feed live",
+        "I1",
     ),
     Mutant(
         "read the count, then begin: no lock, no unique index",
@@ -69,15 +69,8 @@ MUTANTS = (
             ),
         ),
         "F22",
-        "I3",
-        "freeze",
-    ),
-    Mutant(
-        "a version counts whatever its manifest says",
-        (Change(REGISTRY, "not all(is_as(folder / f, stamps[f]) for f in stamps)", "False"),),
-        "F31",
-        "refused",
-        "version",
+        "I5",
+        "late",
     ),
     Mutant(
         "redirects are followed",
@@ -96,7 +89,6 @@ MUTANTS = (
         ),
         "F26",
         "a typed reason",
-        "bombs",
     ),
 )
 

@@ -47,6 +47,7 @@ async def test_the_database_crashes(fault: Fault, scene: Scene) -> None:
                 await asyncio.to_thread(scene.stack.ensure)
                 await asyncio.to_thread(scene.insert, 10)
                 await scene.drafted()
+                await scene.live(daemon)
         fault.observe(f"people: {people.acts} acts done, {people.refused} refused by the outages")
         await scene.drafted()
         await scene.live(daemon)
@@ -80,11 +81,13 @@ async def test_rest_and_storage_refuse(fault: Fault, scene: Scene) -> None:
 async def test_answers_are_lost(fault: Fault, scene: Scene) -> None:
     """Each call is carried out, and the daemon cannot know it."""
     lost = fault.size(full=200, short=8)
-    fault.injected(f"{lost} answers of claim, submit, renew, release, fail, snapshot and beat are lost, a third of all")
-    with scene.daemon(drafting={**PROMPT, "claim_clips": 8}) as daemon:
+    fault.injected(f"{lost} answers of claim, submit, renew, release, fail, snapshot and beat are lost, a fifth of all")
+    with scene.daemon(drafting={**PROMPT, "claim_clips": 1, "batch_clips": 1, "batches_per_turn": 1}) as daemon:
         await scene.live(daemon)
-        scene.proxy.lose_answers(lost, 1 / 3, fault.random)
-        await scene.until(lambda: scene.insert(8) and not scene.proxy.still_to_lose(), lost * 6)
+        scene.proxy.lose_answers(lost, 1 / 5, fault.random)
+        while scene.proxy.still_to_lose() and len(scene.history.clips()) < 5000:
+            await asyncio.to_thread(scene.insert, 8)
+            await scene.until(lambda: not scene.undrafted(), 120)
         fault.holds("they were lost", [scene.proxy.still_to_lose()] if scene.proxy.still_to_lose() else [])
         await scene.drafted()
         once(scene)

@@ -11,7 +11,7 @@ import pytest
 from daemon_process import DaemonProcess
 from fault_record import Fault
 from scene import Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 from witness import Database, claimed, scalar
 
 BUSY_S = 10.0
@@ -40,7 +40,7 @@ def clean(
 
 
 @pytest.mark.fault("F16", "sigterm-busy")
-async def test_stopped_while_it_drafts(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_stopped_while_it_drafts(fault: Fault, scene: Scene, nest: Nest) -> None:
     times = fault.size(full=18, short=3)
     fault.injected(f"{times} x SIGTERM while it drafts, at least 60 clips before it")
     took: list[float] = []

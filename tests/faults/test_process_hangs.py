@@ -15,7 +15,7 @@ from fault_record import Fault
 from inside import BLOCK, HANG, HOG, Inside
 from scene import Scene
 from service_manager import Child, Service, Unit, exits
-from warm_start import Nest, nest, settings  # noqa: F401 - a fixture
+from warm_start import Nest, settings
 from witness import until
 
 from daemon.cli.status import fetch
@@ -28,7 +28,7 @@ READY_S = 60.0
 
 
 @pytest.mark.fault("F14", "loop-block")
-async def test_the_event_loop_is_blocked(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_the_event_loop_is_blocked(fault: Fault, scene: Scene, nest: Nest) -> None:
     """In full also for longer than a connection lives without an answer to its pings."""
     blocks = [(HOG, 10), (BLOCK, 10), (BLOCK, 60)] if fault.full else [(BLOCK, 3)]
     how = ", ".join(f"{'computes' if code is HOG else 'sleeps'} for {seconds} s" for code, seconds in blocks)
@@ -57,7 +57,7 @@ async def test_the_event_loop_is_blocked(fault: Fault, scene: Scene, nest: Nest)
 async def test_a_daemon_that_stands_still_is_replaced(
     fault: Fault,
     scene: Scene,
-    nest: Nest,  # noqa: F811
+    nest: Nest,
 ) -> None:
     unit = Unit(watchdog_s=fault.size(full=20, short=6))
     fault.injected(f"SIGSTOP in the middle of 60 inserts, WatchdogSec={unit.watchdog_s:.0f}; 3 people")
@@ -72,7 +72,7 @@ async def test_a_daemon_that_stands_still_is_replaced(
 
 
 @pytest.mark.fault("F15", "hang-device")
-async def test_a_device_that_never_answers_is_a_hang(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_a_device_that_never_answers_is_a_hang(fault: Fault, scene: Scene, nest: Nest) -> None:
     unit = Unit(watchdog_s=fault.size(full=20, short=6))
     patience_s = 3.0
     fault.injected(f"the model never answers; patience {patience_s:.0f} s, WatchdogSec={unit.watchdog_s:.0f}")
@@ -88,7 +88,7 @@ async def test_a_device_that_never_answers_is_a_hang(fault: Fault, scene: Scene,
 
 
 @pytest.mark.fault("F15", "hang-not")
-async def test_a_dependency_that_is_away_is_no_hang(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_a_dependency_that_is_away_is_no_hang(fault: Fault, scene: Scene, nest: Nest) -> None:
     """Neither for a daemon at work, nor for one that starts: both are left alone for as long as it takes."""
     unit = Unit(watchdog_s=fault.size(full=20, short=6), start_timeout_s=5)
     away_s = (2.5 if fault.full else 1.5) * unit.watchdog_s
@@ -131,7 +131,7 @@ async def _replaced(scene: Scene, service: Service, began: float, patience_s: fl
 @contextmanager
 def _service(
     scene: Scene,
-    nest: Nest,  # noqa: F811
+    nest: Nest,
     unit: Unit,
     env: Mapping[str, str] | None = None,
     *,
@@ -152,7 +152,7 @@ def _service(
 Start = Callable[[Mapping[str, str]], Child]
 
 
-def _warm(scene: Scene, nest: Nest) -> Start:  # noqa: F811
+def _warm(scene: Scene, nest: Nest) -> Start:
     def start(env: Mapping[str, str]) -> Child:
         return nest.start(scene, scene.folder / "service", env, **settings(scene)).child
 

@@ -12,7 +12,7 @@ import pytest
 from daemon_process import DaemonProcess
 from fault_record import Fault
 from scene import HEALED_S, Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 from witness import claimed, drafted_more_than_once, scalar
 
 LANES = 3
@@ -21,7 +21,7 @@ READY_S = 30.0
 
 
 @pytest.mark.fault("F12", "two-daemons")
-async def test_two_daemons_share_one_queue(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_two_daemons_share_one_queue(fault: Fault, scene: Scene, nest: Nest) -> None:
     """A load in one statement, then clips as they come; the version that both serve drafts each of them once."""
     clips = fault.size(full=500, short=60)
     fault.injected(f"2 daemons, {clips} inserts: half in one statement, half one by one; 3 people")
@@ -43,7 +43,7 @@ async def test_two_daemons_share_one_queue(fault: Fault, scene: Scene, nest: Nes
 
 
 @pytest.mark.fault("F13", "kill9-50")
-async def test_killed_at_random_moments(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_killed_at_random_moments(fault: Fault, scene: Scene, nest: Nest) -> None:
     """Several lanes of daemons, each killed and followed by another; in full some of them start from nothing."""
     kills = fault.size(full=50, short=3)
     fault.injected(f"{kills} x kill -9 at random moments, {LANES} daemons at a time; inserts and 3 people meanwhile")
@@ -75,7 +75,7 @@ async def test_killed_at_random_moments(fault: Fault, scene: Scene, nest: Nest) 
 class _Storm:
     """Generations of daemons, and what became of them."""
 
-    def __init__(self, fault: Fault, scene: Scene, nest: Nest, *, cold: int) -> None:  # noqa: F811
+    def __init__(self, fault: Fault, scene: Scene, nest: Nest, *, cold: int) -> None:
         self._fault, self._scene, self._nest = fault, scene, nest
         self._cold = cold
         self._started = 0
@@ -105,7 +105,9 @@ class _Storm:
     def _start(self, name: str, *, cold: bool) -> AbstractContextManager[DaemonProcess]:
         if not cold:
             return self._nest.in_scene(self._scene, name, ready=False)
-        return self._scene.daemon(name, ready=False, env={"STATE_DIRECTORY": str(self._scene.folder / "state")})
+        return self._scene.daemon(
+            name, cold=True, ready=False, env={"STATE_DIRECTORY": str(self._scene.folder / "state")}
+        )
 
     async def _live(self, daemon: DaemonProcess, began: float, *, cold: bool) -> None:
         """Until a moment that the dice choose: in the start, or a while after it."""

@@ -14,7 +14,7 @@ from daemon_process import DaemonProcess
 from fault_record import Fault
 from footprint import Footprint
 from scene import FILES, RUNS, Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 from witness import drafted_more_than_once, scalar, until
 
 from daemon.cli.status import fetch
@@ -30,7 +30,7 @@ REFUSALS_S = 150.0
 async def test_clips_that_cannot_be_drafted_do_not_flood_the_log(
     fault: Fault,
     scene: Scene,
-    nest: Nest,  # noqa: F811
+    nest: Nest,
 ) -> None:
     """Every one of them is counted all the same, and a good one behind them is drafted."""
     clips = fault.size(full=5000, short=400)
@@ -66,9 +66,9 @@ async def test_clips_that_cannot_be_drafted_do_not_flood_the_log(
 
 
 @pytest.mark.fault("I7", "fifty-small-faults")
-async def test_a_daemon_does_not_grow(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_a_daemon_does_not_grow(fault: Fault, scene: Scene, nest: Nest) -> None:
     """I7: fifty small faults leave nothing behind in the daemon."""
-    faults = fault.size(full=50, short=8)
+    faults = fault.size(full=50, short=4)
     fault.injected(f"{faults} small faults: paused for 1 s, connections reset, REST refused for 1 s, answers lost")
     with nest.in_scene(scene, "daemon") as daemon:
         small = _small_faults(scene, daemon)

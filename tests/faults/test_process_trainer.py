@@ -12,7 +12,7 @@ import pytest
 from daemon_process import DaemonProcess
 from fault_record import Fault
 from scene import Scene
-from warm_start import Nest, nest  # noqa: F401 - a fixture
+from warm_start import Nest
 from witness import Database, clip_rows, scalar, until
 
 from daemon.local.speech import speak_corpus, wav_bytes
@@ -38,7 +38,7 @@ QUICK: dict[str, Any] = {
 
 @pytest.mark.long
 @pytest.mark.fault("F16", "sigterm-training")
-async def test_stopped_while_it_trains(fault: Fault, scene: Scene, nest: Nest) -> None:  # noqa: F811
+async def test_stopped_while_it_trains(fault: Fault, scene: Scene, nest: Nest) -> None:
     fault.injected(f"2 x SIGTERM in a training of {STEPS} steps, after step {STOPS[0]} and {STOPS[1]}; then it ends")
     step = "select coalesce(max((detail ->> 'step')::int), 0) from training_runs where detail ->> 'phase' = 'training'"
     saved = 0

@@ -49,9 +49,12 @@ class History:
                 if record["kind"] == "insert":
                     fresh = {**dict.fromkeys(HUMAN), **_DEFAULTS, **record["change"]}
                     state[clip] = {name: [value] for name, value in fresh.items()}
+                known = state.setdefault(clip, {})
                 for name, value in record["change"].items():
-                    known = state.setdefault(clip, {})
-                    known[name] = [value] if record["answered"] else [*known.get(name, []), value]
+                    if record["answered"]:
+                        known[name] = [value]
+                    elif name in known:  # what stood there before it is not known otherwise
+                        known[name].append(value)
         return state
 
     def count(self) -> int:

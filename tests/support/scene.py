@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import audit
 import httpx
@@ -27,6 +27,9 @@ from witness import team, write_run
 
 from daemon.local.speech import speak_corpus, wav_bytes
 from daemon.local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from warm_start import Nest
 
 RUNS = tuple(str(uuid.UUID(int=0xA3BA7A << 96 | number)) for number in range(12))
 """Runs whose audio lies in one directory."""
@@ -60,6 +63,7 @@ class Scene:
     stack: LocalStack
     folder: Path
     proxy: ChaosProxy
+    nest: Nest
     history: History
     fault: Fault
     without_audio: set[str]
@@ -77,11 +81,14 @@ class Scene:
         return self.stack.service_role_key
 
     @contextmanager
-    def daemon(self, name: str = "daemon", **sections: Mapping[str, Any]) -> Iterator[DaemonProcess]:
-        """A daemon that is ready. `sections` of its settings; `ready=False`, `env` as in `daemon_process`."""
+    def daemon(self, name: str = "daemon", *, cold: bool = False, **sections: Any) -> Iterator[DaemonProcess]:
+        """A daemon that is ready. `sections` of its settings; `ready=False`, `env` as in `daemon_process`.
+
+        `cold`: a process from nothing, which takes seconds of a processor.
+        """
         audio = {"run_dirs": dict.fromkeys(RUNS, self.folder / "run")}
-        given = {"drafting": PROMPT, **sections}
-        with daemon_process(self, self.folder / name, **{"audio": audio, **given}) as running:
+        begin = daemon_process if cold else self.nest.daemon
+        with begin(self, self.folder / name, **{"audio": audio, "drafting": PROMPT, **sections}) as running:
             yield running
 
     def insert(self, count: int, *, run: int | None = None) -> list[str]:
@@ -138,6 +145,7 @@ class Scene:
 
         def none_left() -> bool:
             nonlocal still
+            self.stack.ensure()  # the embedded API server may end with its database, and some time after it
             try:
                 wanting = self.undrafted()
             except psycopg.OperationalError:
@@ -148,6 +156,16 @@ class Scene:
         with self.fault.healing():
             await self.until(none_left, within_s)
         self.fault.holds(name, ["the database does not answer"] if still is None else still)
+
+    def longest_wait(self) -> float:
+        """Seconds from a clip's coming to its first draft, of the one that waited longest."""
+        query = (
+            "select coalesce(max(extract(epoch from d.at - c.created_at)), 0)::float8 from clips c "
+            "join (select clip_id, min(created_at) as at from drafts group by 1) d on d.clip_id = c.id"
+        )
+        with psycopg.connect(self.stack.db_url) as db:
+            row = db.execute(query).fetchone()
+        return float(row[0]) if row else 0.0
 
     async def live(self, daemon: DaemonProcess, within_s: float = FEED_S, *, since: int = 0) -> None:
         """Wait until the daemon's feed is live, `since`: more often than so many times."""
@@ -235,14 +253,14 @@ class Scene:
 
 
 @contextmanager
-def a_scene(stack: LocalStack, folder: Path, fault: Fault) -> Iterator[Scene]:
+def a_scene(stack: LocalStack, nest: Nest, folder: Path, fault: Fault) -> Iterator[Scene]:
     """A scene on an empty database, with the audit at work."""
     write_run(folder / "run", speak_corpus("A", 20, seed=505), FILES)
     with ChaosProxy(stack.url) as proxy:
         with psycopg.connect(stack.db_url, autocommit=True) as db:
             audit.install(db)
         try:
-            yield Scene(stack, folder, proxy, History(folder / "history.jsonl"), fault, set())
+            yield Scene(stack, folder, proxy, nest, History(folder / "history.jsonl"), fault, set())
         finally:
             stack.ensure()
             with psycopg.connect(stack.db_url, autocommit=True) as db:

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from daemon_process import DaemonProcess, Project, environment, write_config
 from scene import PROMPT, RUNS, Scene
 
@@ -144,10 +143,3 @@ class Hatched:
 def settings(scene: Scene, **sections: Any) -> dict[str, Any]:
     """The settings that `Scene.daemon` gives to a daemon."""
     return {"drafting": PROMPT, "audio": {"run_dirs": dict.fromkeys(RUNS, scene.folder / "run")}, **sections}
-
-
-@pytest.fixture(scope="module")
-def nest() -> Iterator[Nest]:
-    """One for all faults of a file."""
-    with Nest() as made:
-        yield made

@@ -24,7 +24,13 @@ class GuardSettings:
     """Whisper's rule: no speech if the no-speech token is likelier than the former and the text worse than this."""
     compression_ratio: float = 2.4
     """A text that zlib shrinks more than this repeats itself."""
+    different_pairs: float = 0.75
+    """So does a text of which this share, or less, of the pairs of neighbouring words are different ones."""
     low_log_probability: float = -1.0
+    gliding: float = 0.18
+    """Where the pitch moves in a smaller share of the frames that have one, it is hardly a voice."""
+    pitched: float = 0.1
+    """Nor is it one where fewer of the loud frames have a pitch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,16 @@
 """What keeps invented sentences out of the drafts. Pure: waveforms and texts in, verdicts out.
 
 Limits, told plainly: the audio gate knows level and liveliness. Music, clatter, applause and other voices rise and fall
-like speech and go on to the model, where the no-speech rule, the compression ratio and the confidence remain.
+like speech and go on to the model, where the no-speech rule, the compression ratio and the confidence remain, and a
+look for a voice's pitch, which flags and never drops.
 """
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +34,14 @@ _SHORTEST = SAMPLE_RATE // 10
 """Samples: no word is shorter than a tenth of a second."""
 _WORD = 10
 """Hops, 160 ms."""
+_PITCH_FRAME = 640
+"""Samples, 40 ms: three periods of a low voice."""
+_PITCH_HZ = (70, 400)
+_VOICED = 0.6
+"""How alike one period and the next have to be; 1 is equal."""
+_STILL, _LEAP = 0.05, 1.5
+"""Semitones from one hop to the next. What moves less stands still, what moves more is another tone."""
+_FEWEST_PAIRS = 7
 _LONGEST_LOOP = 120
 """Characters of the phrase that is repeated."""
 _LOOP_TIMES, _LOOP_CHARACTERS = 5, 24
@@ -63,10 +74,38 @@ def _levels_db(audio: Waveform) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return levels
 
 
+def pitched(audio: Waveform) -> tuple[int, int, int]:
+    """In how many frames a pitch moves by a little, in how many there is one, and how many are loud.
+
+    A voice is never quite at rest. An instrument, a machine or a bell keeps its pitch or leaps, a noise has none.
+    """
+    if len(audio) < _PITCH_FRAME + _HOP:
+        return 0, 0, 0
+    frames = np.lib.stride_tricks.sliding_window_view(audio, _PITCH_FRAME)[::_HOP].astype(float)
+    power = np.mean(frames**2, axis=1)
+    window = np.hanning(_PITCH_FRAME)
+    alike = _autocorrelation((frames - frames.mean(axis=1, keepdims=True)) * window)
+    alike /= (alike[:, :1] + 1e-12) * (_autocorrelation(window) / np.sum(window**2) + 1e-3)
+    first, end = (SAMPLE_RATE // hertz for hertz in reversed(_PITCH_HZ))
+    lag = alike[:, first:end].argmax(axis=1) + first
+    loud = power > max(power.max() * 1e-3, 1e-9)
+    voiced = (alike[:, first:end].max(axis=1) > _VOICED) & loud
+    both = voiced[1:] & voiced[:-1]
+    step = np.abs(np.diff(12 * np.log2(lag)))
+    return int(np.sum(both & (step > _STILL) & (step < _LEAP))), int(np.sum(both)), int(np.sum(loud))
+
+
+def _autocorrelation(frames: Any) -> Any:
+    return np.fft.irfft(np.abs(np.fft.rfft(frames, 2 * _PITCH_FRAME)) ** 2)
+
+
 def repeats(text: str, settings: GuardSettings) -> bool:
-    """Whisper's own test for a text that says the same over and over."""
+    """Whether a text says the same over and over: by Whisper's own test, or because the same two words come again."""
     raw = text.encode()
-    return bool(raw) and len(raw) / len(zlib.compress(raw)) > settings.compression_ratio
+    words = text.split()
+    pairs = list(itertools.pairwise(words))
+    again = len(pairs) >= _FEWEST_PAIRS and len(set(pairs)) <= settings.different_pairs * len(pairs)
+    return again or (bool(raw) and len(raw) / len(zlib.compress(raw)) > settings.compression_ratio)
 
 
 def cut_loop(text: str) -> str:

@@ -43,7 +43,7 @@ class WhisperTranscriber(Transcriber):
         """
         pieces = [cut(audio, self._window) for audio in batch]
         heard = self._hear(list(itertools.chain.from_iterable(pieces)))
-        return [self._draft(list(itertools.islice(heard, len(parts)))) for parts in pieces]
+        return [self._draft(parts, list(itertools.islice(heard, len(parts)))) for parts in pieces]
 
     def warm_up(self) -> None:
         """Run the device once on a full window; the guards, which would refuse noise, are left out."""
@@ -70,7 +70,7 @@ class WhisperTranscriber(Transcriber):
             and heard.log_probability / heard.tokens < self._guards.no_speech_log_probability
         )
 
-    def _draft(self, parts: Sequence[Heard | None]) -> Draft:
+    def _draft(self, windows: Sequence[Waveform], parts: Sequence[Heard | None]) -> Draft:
         heard = [part for part in parts if part is not None]
         chunked = [guards.CHUNKED] if len(parts) > 1 else []
         raw = guards.clean(stitch(part.text for part in heard))
@@ -80,7 +80,13 @@ class WhisperTranscriber(Transcriber):
         confidence = sum(part.log_probability for part in heard) / sum(part.tokens for part in heard)
         flags = {
             guards.REPETITION: text != raw or guards.repeats(raw, self._guards),
-            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability,
+            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability or not self._voiced(windows, parts),
             guards.TRUNCATED: not all(part.finished for part in heard),
         }
         return Draft(text, confidence, (*(flag for flag, raised in flags.items() if raised), *chunked))
+
+    def _voiced(self, windows: Sequence[Waveform], parts: Sequence[Heard | None]) -> bool:
+        """Whether it can be a voice to which the words were put."""
+        found = [guards.pitched(window) for window, part in zip(windows, parts, strict=True) if part is not None]
+        gliding, pitched, loud = (sum(counts) for counts in zip(*found, strict=True))
+        return bool(pitched >= self._guards.pitched * loud and gliding >= self._guards.gliding * pitched)
