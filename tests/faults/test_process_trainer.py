@@ -17,9 +17,9 @@ from witness import Database, clip_rows, scalar, until
 
 from daemon.local.speech import speak_corpus, wav_bytes
 
-STOPS = (10, 30)
+STOPS = (10, 150)
 """Steps after which the daemon is asked to end."""
-STEPS = 60
+STEPS = 400
 TAPES, CLIPS = 6, 8
 STOP_S = 90.0
 """What the daemon asks the service manager for when it stops."""
