@@ -21,7 +21,7 @@ MUTANTS = (
     Mutant(
         "no sweep",
         (Change("daemon/app.py", 'lambda: parts.ring(SweepDue()), "sweep")', 'lambda: None, "sweep")'),),
-        "F10",
+        "F43",
         "I1",
     ),
     Mutant(

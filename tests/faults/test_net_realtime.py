@@ -21,12 +21,12 @@ SELDOM = {**PROMPT, "sweep_seconds": 600}
 CALM: dict[str, Any] = {}
 """The daemon's defaults: a sweep in about 30 s, a canary each minute."""
 FAILS = """
-from daemon.feed.doorbell import Doorbell
-press = Doorbell.press
-def fail(self, event):
-    Doorbell.press = press
+from daemon.feed import connection
+event = connection.ClipsChanged
+def fail():
+    connection.ClipsChanged = event
     raise RuntimeError("a callback that fails")
-Doorbell.press = fail
+connection.ClipsChanged = fail
 """
 """The next change that is heard of ends in an error."""
 DEAF_S = 95.0
@@ -229,4 +229,17 @@ async def test_a_callback_fails(fault: Fault, scene: Scene) -> None:
             scene.insert(5)
             await scene.drafted()
         await scene.live(daemon, since=times)
+        end(scene, daemon)
+
+
+@pytest.mark.fault("F43", "rt-off")
+async def test_nobody_listens(fault: Fault, scene: Scene) -> None:
+    """The sweep alone sees to everything."""
+    inserts = fault.size(full=50, short=5)
+    fault.injected(f"Realtime is switched off; {inserts} inserts")
+    with scene.daemon(realtime={"enabled": False}) as daemon:
+        for _ in range(inserts):
+            await asyncio.to_thread(scene.insert, 1)
+            await asyncio.sleep(0.2)
+        await scene.drafted()
         end(scene, daemon)
