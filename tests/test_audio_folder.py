@@ -22,9 +22,9 @@ SECRET = b"outside the root"
 def root(tmp_path: Path) -> Path:
     """`root/RUN/clips/a.wav` with `inside`, beside files that no clip may name."""
     (tmp_path / "secret").write_bytes(SECRET)
-    (tmp_path / "root" / "secret").parent.mkdir()
-    (tmp_path / "root" / "secret").write_bytes(SECRET)
-    clips = tmp_path / "root" / RUN / "clips"
+    (tmp_path / "top" / "secret").parent.mkdir()
+    (tmp_path / "top" / "secret").write_bytes(SECRET)
+    clips = tmp_path / "top" / RUN / "clips"
     clips.mkdir(parents=True)
     (clips / "a.wav").write_bytes(b"inside")
     (clips / "Ny feo, 1 (2) é.wav").write_bytes(b"inside")
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
         os.chdir(clips)  # the path of a socket is at most 107 bytes long
         server.bind("socket.wav")
         os.chdir(here)
-    return tmp_path / "root"
+    return tmp_path / "top"
 
 
 async def read(source: AudioSource, file_name: str, run_id: str = RUN) -> bytes:
@@ -105,7 +105,7 @@ REFUSED_IN_A_FOLDER = [
     "clips/loop.wav",
     "clips/null.wav",
     "clips/up/secret",
-    "clips/up/root/secret",
+    "clips/up/top/secret",
     "clips/folder.wav",
     "clips/pipe.wav",
     "clips/socket.wav",
@@ -139,7 +139,7 @@ async def test_a_bucket_refuses_the_names_before_it_connects() -> None:
         await bucket.close()
 
 
-@pytest.mark.parametrize("run_id", ["", ".", "..", f"{RUN}/clips", f"../root/{RUN}", f"%2e%2e/root/{RUN}", f"{RUN}\0"])
+@pytest.mark.parametrize("run_id", ["", ".", "..", f"{RUN}/clips", f"../top/{RUN}", f"%2e%2e/top/{RUN}", f"{RUN}\0"])
 async def test_a_run_is_one_segment(root: Path, run_id: str) -> None:
     assert await reason(FolderAudio(root=root), "a.wav", run_id) == "audio-path"
 

@@ -63,9 +63,7 @@ async def test_the_wall_clock_jumps(fault: Fault, scene: Scene, nest: Nest) -> N
         fault.holds("leases right", [each for each in leases if not LEASE_S * 0.6 < each <= LEASE_S])
         fault.holds("leases seen", [] if leases else ["none"])
         fault.holds("each clip once", [n] if (n := drafted_more_than_once(db)) else [])
-        scene.kept()
-        scene.silent(daemon)
-        scene.same(daemon)
+        scene.end(daemon)
 
 
 def _before(moment: datetime) -> float:

@@ -77,9 +77,9 @@ def swapped(root: Path) -> Iterator[list[int]]:
 def outside(path: str, folder: Path) -> bool:
     """Whether an opened path is none of the run's. The spool's files have no name."""
     path = path.removesuffix("(deleted)").rstrip('>"')
-    if path in (str(folder / "begin"), str(folder / "end"), str(folder / "root")):
+    if path in (str(folder / "begin"), str(folder / "end"), str(folder / "top")):
         return False
-    return not path.startswith((f"{folder}/root/{RUN}", f"{folder}/spool"))
+    return not path.startswith((f"{folder}/top/{RUN}", f"{folder}/spool"))
 
 
 def traced(log: Path, folder: Path) -> list[str]:

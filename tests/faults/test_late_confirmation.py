@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from fault_record import Fault
-from scene import PROMPT, Scene
+from scene import SELDOM, Scene
 
 
 @pytest.mark.fault("F01", "rt-late-confirmation")
@@ -15,7 +15,7 @@ async def test_what_comes_between_the_subscription_and_its_confirmation(fault: F
     rounds = fault.size(full=5, short=1)
     fault.injected(f"{rounds} x the connection is cut, the new one is confirmed 3 s late, 5 inserts in between")
     fault.observe("one sweep in ten minutes")
-    with scene.daemon(drafting={**PROMPT, "sweep_seconds": 600}) as daemon:
+    with scene.daemon(drafting=SELDOM) as daemon:
         await scene.live(daemon)
         for number in range(1, rounds + 1):
             scene.realtime("delay_system", delay_s=3, count=1)
@@ -26,6 +26,4 @@ async def test_what_comes_between_the_subscription_and_its_confirmation(fault: F
             scene.insert(5)
             await scene.drafted()
             await scene.live(daemon, since=number)
-        scene.kept()
-        scene.silent(daemon)
-        scene.same(daemon)
+        scene.end(daemon)

@@ -50,9 +50,7 @@ async def test_a_clip_of_hours_holds_nobody_up(fault: Fault, scene: Scene, nest:
             query = "select reason from draft_state where clip_id = %s"
             reason = db.execute(query, [long[too_long]]).fetchone()
             fault.holds("3 h refused by rule", [] if reason == ("audio-too-long",) else [reason])
-            scene.kept()
-            scene.silent(daemon)
-            scene.same(daemon)
+            scene.end(daemon)
 
 
 def _hours(path: Path, hours: int) -> None:

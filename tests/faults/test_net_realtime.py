@@ -13,11 +13,9 @@ from daemon_process import DaemonProcess
 from fault_record import Fault
 from footprint import Footprint
 from inside import Inside
-from scene import FEED_S, HEALED_S, PROMPT, Scene
+from scene import FEED_S, HEALED_S, PROMPT, SELDOM, Scene
 from witness import drafted_more_than_once
 
-SELDOM = {**PROMPT, "sweep_seconds": 600}
-"""With one sweep in ten minutes it is the feed that has to see to everything."""
 CALM: dict[str, Any] = {}
 """The daemon's defaults: a sweep in about 30 s, a canary each minute."""
 FAILS = """
@@ -31,13 +29,6 @@ connection.ClipsChanged = fail
 """The next change that is heard of ends in an error."""
 DEAF_S = 95.0
 """By then a feed that delivers nothing is found out, with the default canary."""
-
-
-def end(scene: Scene, *daemons: Any) -> None:
-    """What holds after every fault."""
-    scene.kept()
-    scene.silent(*daemons)
-    scene.same(*daemons)
 
 
 @pytest.mark.fault("F01", "rt-server-down-20s")
@@ -64,7 +55,7 @@ async def away(scene: Scene, seconds: float, inserts: int) -> None:
         scene.proxy.put(Net.NONE, "realtime")
         await scene.drafted()
         await scene.live(daemon, since=1)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F03", "rt-blackhole")
@@ -81,7 +72,7 @@ async def test_realtime_swallows_everything(fault: Fault, scene: Scene) -> None:
         if found:
             await scene.live(daemon, since=1)
         await scene.drafted()
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 async def found_out(scene: Scene, daemon: DaemonProcess, seconds: float, inserts: int) -> bool:
@@ -132,7 +123,7 @@ async def test_realtime_comes_and_goes(fault: Fault, scene: Scene) -> None:
         now = Footprint.of(daemon.child.pid)
         fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
         fault.holds("I7 no larger", before.grown(now, rss_mb=20))
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F07", "rt-terminate-backend")
@@ -154,7 +145,7 @@ async def test_the_bridge_loses_its_database_connections(fault: Fault, scene: Sc
         fault.holds("they were there", [] if ended >= times / 2 else [ended])
         await scene.drafted()
         await scene.live(daemon)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F08", "rt-connected-but-deaf")
@@ -175,7 +166,7 @@ async def test_connected_and_deaf(fault: Fault, scene: Scene) -> None:
         if found:
             await scene.live(daemon, FEED_S + 30, since=1)  # a refused subscription is asked for again after a while
         await scene.drafted()
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F09", "rt-token-expiry")
@@ -189,7 +180,7 @@ async def test_tokens_expire(fault: Fault, scene: Scene) -> None:
             scene.insert(1)
             await scene.drafted()
         await scene.live(daemon, since=times)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F10", "rt-burst")
@@ -213,7 +204,7 @@ async def test_a_burst_over_the_rate_limit(fault: Fault, scene: Scene) -> None:
         fault.holds("I7 50 MB at most", before.grown(now, share=0, rss_mb=50))
         with psycopg.connect(scene.stack.db_url) as db:
             fault.holds("each claimed once", [drafted_more_than_once(db)] if drafted_more_than_once(db) else [])
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F42", "callback-fails")
@@ -229,7 +220,7 @@ async def test_a_callback_fails(fault: Fault, scene: Scene) -> None:
             scene.insert(5)
             await scene.drafted()
         await scene.live(daemon, since=times)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F43", "rt-off")
@@ -242,4 +233,4 @@ async def test_nobody_listens(fault: Fault, scene: Scene) -> None:
             await asyncio.to_thread(scene.insert, 1)
             await asyncio.sleep(0.2)
         await scene.drafted()
-        end(scene, daemon)
+        scene.end(daemon)

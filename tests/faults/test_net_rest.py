@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import psycopg
 import pytest
 from chaos_proxy import Fault as Net
 from fault_record import Fault
-from scene import PROMPT, Scene
+from scene import PROMPT, SELDOM, Scene
 from witness import drafted_more_than_once
 
-SELDOM = {**PROMPT, "sweep_seconds": 600}
 HEALED_START_S = 90.0
 """A load of the model and the promised minute."""
-
-
-def end(scene: Scene, *daemons: Any) -> None:
-    """What holds after every fault."""
-    scene.kept()
-    scene.silent(*daemons)
-    scene.same(*daemons)
 
 
 def once(scene: Scene) -> None:
@@ -51,7 +42,7 @@ async def test_the_database_crashes(fault: Fault, scene: Scene) -> None:
         fault.observe(f"people: {people.acts} acts done, {people.refused} refused by the outages")
         await scene.drafted()
         await scene.live(daemon)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F06", "rest-down-1h")
@@ -74,7 +65,7 @@ async def test_rest_and_storage_refuse(fault: Fault, scene: Scene) -> None:
         scene.proxy.put(Net.NONE, "rest", "storage")
         await scene.drafted(35, name="I1 within 35 s")
         await scene.live(daemon)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F11", "rest-lost-reply")
@@ -91,7 +82,7 @@ async def test_answers_are_lost(fault: Fault, scene: Scene) -> None:
         fault.holds("they were lost", [scene.proxy.still_to_lose()] if scene.proxy.still_to_lose() else [])
         await scene.drafted()
         once(scene)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F38", "slow and cut answers")
@@ -115,7 +106,7 @@ async def test_answers_are_slow_or_cut(fault: Fault, scene: Scene) -> None:
         await scene.drafted()
         await scene.live(daemon)
         once(scene)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F39", "storage-down")
@@ -137,7 +128,7 @@ async def test_storage_alone_is_away(fault: Fault, scene: Scene) -> None:
         scene.without_audio.clear()
         scene.proxy.cut_answers(None, "storage")
         await scene.drafted()
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F40", "gateway-killed")
@@ -159,7 +150,7 @@ async def test_the_whole_address_is_away(fault: Fault, scene: Scene) -> None:
                 await scene.drafted()
         fault.observe(f"people: {people.acts} acts done, {people.refused} refused by the outages")
         await scene.live(daemon)
-        end(scene, daemon)
+        scene.end(daemon)
 
 
 @pytest.mark.fault("F41", "away-at-start")
@@ -173,4 +164,4 @@ async def test_supabase_is_away_when_the_daemon_starts(fault: Fault, scene: Scen
         scene.proxy.listen()
         await scene.drafted(HEALED_START_S)
         await scene.live(daemon)
-        end(scene, daemon)
+        scene.end(daemon)

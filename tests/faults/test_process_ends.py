@@ -60,9 +60,7 @@ async def test_stopped_while_it_drafts(fault: Fault, scene: Scene, nest: Nest) -
         fault.observe(f"ended in {min(took):.1f} to {max(took):.1f} s")
         with nest.in_scene(scene, "last") as last:
             await scene.drafted()
-            scene.kept()
-            scene.silent(last)
-            scene.same(last)
+            scene.end(last)
 
 
 @pytest.mark.fault("F17", "sigterm-start")

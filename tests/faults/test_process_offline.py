@@ -47,9 +47,7 @@ async def test_there_is_no_way_to_the_hub(fault: Fault, scene: Scene) -> None:
         asked = inside.connects()
         fault.holds("calls were seen", [] if asked else ["none"])
         fault.holds("0 outward connects", [each for each in asked if project not in each[1]])
-        scene.kept()
-        scene.silent(daemon)
-        scene.same(daemon)
+        scene.end(daemon)
 
 
 @asynccontextmanager

@@ -60,9 +60,7 @@ async def test_clips_that_cannot_be_drafted_do_not_flood_the_log(
             await scene.drafted()
             named = await scene.until(lambda: _named(daemon) >= clips, 30)
             fault.holds("all in the log", [] if named else [_named(daemon)])
-            scene.kept()
-            scene.silent(daemon)
-            scene.same(daemon)
+            scene.end(daemon)
 
 
 @pytest.mark.fault("I7", "fifty-small-faults")
@@ -86,9 +84,7 @@ async def test_a_daemon_does_not_grow(fault: Fault, scene: Scene, nest: Nest) ->
         fault.holds("I7 children", [now.children] if now.children > 1 else [])
         with psycopg.connect(scene.stack.db_url, autocommit=True) as db:
             fault.holds("each clip once", [n] if (n := drafted_more_than_once(db)) else [])
-        scene.kept()
-        scene.silent(daemon)
-        scene.same(daemon)
+        scene.end(daemon)
 
 
 Small = Callable[[], Awaitable[None]]

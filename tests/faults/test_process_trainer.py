@@ -74,9 +74,7 @@ async def test_stopped_while_it_trains(fault: Fault, scene: Scene, nest: Nest) -
             fault.holds("I3 one run", [] if runs == [("finished", 3)] else runs)
             kept = clip_rows(db)
             fault.holds("I2 people's words", [clip for clip, row in people.items() if kept[clip] != row])
-            scene.kept()
-            scene.silent(last)
-            scene.same(last)
+            scene.end(last)
 
 
 def _corrected(scene: Scene, db: Database) -> dict[str, Path]:

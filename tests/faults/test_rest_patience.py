@@ -28,6 +28,4 @@ async def test_the_answer_of_each_call_is_lost_once(fault: Fault, scene: Scene) 
             await scene.drafted(WITHIN_S, name=f"I1 within {WITHIN_S:.0f} s")
         with psycopg.connect(scene.stack.db_url) as db:
             fault.holds("no double effect", [n] if (n := drafted_more_than_once(db)) else [])
-        scene.kept()
-        scene.silent(daemon)
-        scene.same(daemon)
+        scene.end(daemon)

@@ -41,13 +41,13 @@ NAMES = (
     *("clips/" + "a" * 300, "clips/" + "é" * 200, "/".join(["a" * 200] * 40)),
     # What lies in the directory of `traps`.
     *("clips/link.wav", "clips/near.wav", "clips/up/secret.wav", "clips/loop.wav", "clips/null.wav", "clips/pipe.wav"),
-    *("clips/socket.wav", "clips/folder.wav", "clips/a.wav/b.wav", "clips/up/root/" + RUN + "/clips/a.wav"),
+    *("clips/socket.wav", "clips/folder.wav", "clips/a.wav/b.wav", "clips/up/top/" + RUN + "/clips/a.wav"),
 )
 
 
 def traps(folder: Path) -> Path:
-    """`folder`/root with a clip of `INSIDE` seconds, beside and before files of `OUTSIDE` seconds. Returns the root."""
-    root = folder / "root"
+    """`folder`/top with a clip of `INSIDE` seconds, beside and before files of `OUTSIDE` seconds. Returns the root."""
+    root = folder / "top"
     clips = root / RUN / "clips"
     clips.mkdir(parents=True)
     (clips / "a.wav").write_bytes(wav_bytes(silence(INSIDE)))

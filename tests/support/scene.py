@@ -41,6 +41,8 @@ FEED_S = 35.0
 """After a fault Realtime has to be live again within so many seconds."""
 PROMPT = {"sweep_seconds": 2, "lease_seconds": 10, "batch_clips": 8}
 """Drafting that does not keep a short test waiting. Where the promised times are shown, the defaults are used."""
+SELDOM = {**PROMPT, "sweep_seconds": 600}
+"""With one sweep in ten minutes it is the feed that has to see to everything."""
 
 # In words of its own: the daemon's function for it is one of the things under test.
 _UNDRAFTED = """
@@ -214,6 +216,12 @@ class Scene:
                 yield working
             finally:
                 done.set()
+
+    def end(self, *daemons: DaemonProcess) -> None:
+        """Record what has to hold after every fault: I2, I4, I6, and I8 of daemons that should still run."""
+        self.kept()
+        self.silent(*daemons)
+        self.same(*daemons)
 
     def kept(self) -> None:
         """Record I2 and I4: every word of a person is as it was acknowledged, and no draft came late."""
