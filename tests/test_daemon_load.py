@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from daemon_process import DaemonProcess, daemon_process
 from witness import (
@@ -17,7 +16,6 @@ from witness import (
     drafted_by_machine,
     drafted_more_than_once,
     insert_clips,
-    people_kept,
     scalar,
     team,
     until,
@@ -101,37 +99,6 @@ async def test_2000_clips_in_500_row_statements_are_updated_once_each(
         "select count(*), count(distinct clip_id), array_agg(distinct changed::text) from audit.updates"
     )
     assert updates.fetchall() == [(CLIPS, CLIPS, ["{draft_transcription,updated_at}"])]
-
-
-async def test_a_crash_of_the_database_in_the_middle_loses_nothing(
-    local_stack: LocalStack, db: Database, daemon: DaemonProcess, said: dict[str, str]
-) -> None:
-    """Neither a clip nor a word that a person had saved before; and no clip is drafted twice."""
-    names = list(said)[:500]
-    insert_clips(db, RUN, names)
-    async with team(local_stack) as editor:
-        clips = await editor.clips(RUN)
-        await until(lambda: len(drafted_by_machine(db)) >= 50, "the first drafts")
-        for clip in (*clips[:3], *clips[-3:]):
-            await editor.save(clip, "a person's words")
-        for clip in (*clips[3:6], *clips[-6:-3]):
-            await editor.autosave(clip, "a person's wo")
-    people = {row["id"] for row in (*clips[:6], *clips[-6:])}
-    before = clip_rows(db)
-    assert waiting(db) > 0
-    local_stack.restart_postgres("immediate")
-    with psycopg.connect(local_stack.db_url, autocommit=True) as again:
-
-        def recovered() -> bool:
-            local_stack.ensure()  # the embedded API server does not survive every crash of the database
-            return waiting(again) == 0
-
-        await until(recovered, "everything drafted after the crash")
-        after = clip_rows(again)
-        assert {i: after[i] for i in people} == {i: before[i] for i in people}
-        assert all(people_kept(before[i], after[i]) for i in before)
-        assert drafted_by_machine(again).keys() >= before.keys() - people
-        assert drafted_more_than_once(again) == 0
 
 
 @pytest.mark.parametrize("faults", [["mute"], ["hollow", "cut"]], ids=["mute", "subscribed but nothing flows"])

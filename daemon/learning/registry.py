@@ -58,6 +58,7 @@ class Registry:
                 folder.rename(Path(mkdtemp(prefix=f"{folder.name}.of-another-", dir=self._root)) / folder.name)
             folder.mkdir(mode=0o700, exist_ok=True)
             write_whole(folder / _OWNER, owner.encode())
+            sync(folder, self._root)  # before anything heavy lies there, or a power cut would leave it to nobody
         except OSError as error:
             raise _unwritable(self._root, error) from error
         return folder

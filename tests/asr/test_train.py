@@ -71,7 +71,8 @@ def test_what_is_left_is_a_model_and_nothing_else(trained: Trained) -> None:
     kinds = {path.suffix for path in (trained.out / "model").iterdir()}
     assert kinds == {".json", ".safetensors"}
     for name in ("config.json", "generation_config.json"):
-        assert json.loads((trained.out / "model" / name).read_text()) == json.loads((BASE / name).read_text())
+        saved, base = (json.loads((model / name).read_text()) for model in (trained.out / "model", BASE))
+        assert saved | {"transformers_version": ""} == base | {"transformers_version": ""}  # who saved it differs
 
 
 def test_the_same_parameters_have_other_values(trained: Trained) -> None:

@@ -90,6 +90,21 @@ MUTANTS = (
         "F26",
         "a typed reason",
     ),
+    Mutant(
+        "nothing is flushed before the manifest says that it is there",
+        (
+            Change(REGISTRY, "        os.fsync(file.fileno())", "        pass"),
+            Change("daemon/asr/whisper/finished.py", "    sync_tree(half)\n", ""),
+        ),
+        "F44",
+        "I5 what was published stays",
+    ),
+    Mutant(
+        "a version is whole without a manifest",
+        (Change(REGISTRY, "if stamps is None:", 'if stamps is None:\n            return folder / "model"'),),
+        "F44",
+        "I5 any other",
+    ),
 )
 
 

@@ -1,4 +1,5 @@
-"""A version's folder is written, and the writer is killed or refused at every single call of the file system."""
+"""A version's folder is written, and at every single call of the file system the writer is killed or refused, or the
+power fails."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import training_storm_power
 import training_storm_publish
 from fault_record import Fault
 from training_storm import ROOT
@@ -39,8 +41,31 @@ def test_the_live_version_is_whole_whatever_becomes_of_the_next(fault: Fault, tm
     fault.holds("refused in words", [each for each in stopped if how != "kill" and not _understood(each)])
 
 
+@pytest.mark.fault("F44", "power-cut")
+def test_the_live_version_is_whole_whatever_the_disk_has_kept(fault: Fault, tmp_path: Path) -> None:
+    """What was not flushed may be lost; what was said to be there for good may not."""
+    stride, draws = fault.size(full=1, short=STRIDE), fault.size(full=8, short=4)
+    first, seed = fault.random.randint(1, stride), fault.random.randrange(1_000_000)
+    found = _run(training_storm_power.__file__, tmp_path / "models", first, stride, draws, seed)
+    calls = {each["at"] for each in found}
+    fault.injected(f"the power fails at {len(calls)} calls of the file system, each leaving {draws} disks")
+    fault.observe("substitute: of what was not flushed a part is taken away, chosen by dice and at its worst")
+    assert len(calls) * stride >= 60 - stride
+    kept = [each for each in found if each["published"]]
+    fault.holds("there were cuts before and after", [] if 0 < len(kept) < len(found) else [len(kept)])
+    fault.holds("I5 the live version is whole", [each for each in found if each["after"]["7"] != "whole"])
+    fault.holds("I5 what was published stays", [each for each in kept if each["after"]["8"] != "whole"])
+    fault.holds("I5 any other is whole or refused", [each for each in found if not _told_apart(each)])
+    fault.holds("the next publishing succeeds", [each for each in found if each["again"]["8"] != "whole"])
+    fault.holds("and nothing is left over", [each for each in found if each["left"] or each["again"]["6"] == "whole"])
+
+
 def _stopped(root: Path, how: str, first: int, stride: int) -> list[dict[str, Any]]:
-    command = [sys.executable, training_storm_publish.__file__, str(root), how, str(first), str(stride)]
+    return _run(training_storm_publish.__file__, root, how, first, stride)
+
+
+def _run(script: str, *arguments: object) -> list[dict[str, Any]]:
+    command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=170
     )

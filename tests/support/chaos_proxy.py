@@ -1,4 +1,4 @@
-"""A TCP proxy before a Supabase, with a network's faults on command, for each service apart.
+"""A TCP proxy before a Supabase, or before its database, with a network's faults on command, for each service apart.
 
 Everything of Supabase hangs on one port. So a connection belongs to the service that its first request names, and
 that service's present `Fault` is what happens to it. The bytes themselves are never changed.
@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 from daemon.local.sockets import free_port
 
 SERVICES = ("realtime", "rest", "storage")
+DATABASE = "database"
+"""The service of connections that speak PostgreSQL's protocol."""
 _REQUEST = re.compile(rb"^(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /(\w+)/v1(/\S*)")
 _CHUNK = 1 << 16
 _RESET = struct.pack("ii", 1, 0)
@@ -35,6 +37,8 @@ class Fault(Enum):
     NONE = auto()
     BLACK_HOLE = auto()
     """Connections stay, new ones are accepted, and no byte goes either way."""
+    STALL = auto()
+    """No byte goes either way, and none is lost: all of them go on their way when it ends."""
     REFUSE = auto()
     """Every connection, old or new, is reset."""
 
@@ -65,6 +69,11 @@ class _Wishes:
     lose_of: str = ""
     """Only of functions whose name ends so."""
     dice: random.Random = field(default_factory=random.Random)
+    flowing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Not stalled."""
+
+    def __post_init__(self) -> None:
+        self.flowing.set()
 
 
 class ChaosProxy:
@@ -73,6 +82,7 @@ class ChaosProxy:
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
+        self._service = DATABASE if parts.scheme == "postgresql" else ""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.requests: list[tuple[float, str, str]] = []
@@ -80,7 +90,7 @@ class ChaosProxy:
         self.lost = 0
         """Answers that were lost."""
         self._links: set[_Link] = set()
-        self._wishes = {name: _Wishes() for name in (*SERVICES, "")}
+        self._wishes = {name: _Wishes() for name in (*SERVICES, DATABASE, "")}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -169,6 +179,7 @@ class ChaosProxy:
     async def _put(self, fault: Fault, services: tuple[str, ...]) -> None:
         for name in services:
             self._wishes[name].fault = fault
+            (self._wishes[name].flowing.clear if fault is Fault.STALL else self._wishes[name].flowing.set)()
         if fault is Fault.REFUSE:
             await self._reset(services)
 
@@ -191,7 +202,7 @@ class ChaosProxy:
         except OSError:
             _reset_socket(writer)
             return
-        link = _Link(writer, forth)
+        link = _Link(writer, forth, self._service)
         self._links.add(link)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -214,10 +225,14 @@ class ChaosProxy:
                 return
             if wishes.fault is Fault.BLACK_HOLE:
                 continue
+            await self._stalled(link)
             link.server.write(data)
             await link.server.drain()
         if link.server.can_write_eof():
             link.server.write_eof()
+
+    async def _stalled(self, link: _Link) -> None:
+        await self._wishes[link.service].flowing.wait()
 
     def _note(self, link: _Link, service: str, path: str) -> None:
         link.service = service if service in SERVICES else ""
@@ -238,6 +253,7 @@ class ChaosProxy:
                 self.lost += 1
                 _abort(link)
                 return
+            await self._stalled(link)
             if wishes.delay_s:
                 await asyncio.sleep(wishes.delay_s)
             link.sent += len(data)

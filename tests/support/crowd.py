@@ -6,7 +6,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -16,8 +16,12 @@ from scripted_editor import Editor, Row
 from storage3.exceptions import StorageApiError
 from supabase import AsyncClient, acreate_client
 
+from daemon.local.speech import speak_corpus, wav_bytes
+
 REFUSED = (httpx.HTTPError, APIError, StorageApiError)
 """A person sees a red toast, and tries again later."""
+STUBBORN = 200
+"""Guard: so often somebody tries to delete a run."""
 
 
 class RememberingEditor(Editor):
@@ -35,6 +39,21 @@ class RememberingEditor(Editor):
         with self.history.statement("update", change, clip_ids):
             await super()._update_many(clip_ids, change)
 
+    async def sync(self, names: Sequence[str], audio: bytes) -> tuple[str, list[str]]:
+        """An extraction of a new run. Returns the run and its clips; without an answer nobody was told anything."""
+        run = await self.sync_extraction([{"file_name": name} for name in names], audio=dict.fromkeys(names, audio))
+        made = [str(row["id"]) for row in await self.clips(run)]
+        with self.history.statement("insert", {}, made):
+            return run, made
+
+    async def delete(self, run: str, clips: Sequence[str]) -> None:
+        """Delete a run, which a person sees through: where the answer is an error, it is done again."""
+        for _ in range(STUBBORN):
+            with suppress(*REFUSED), self.history.statement("delete", {}, clips):
+                await self.delete_run(run)
+                return
+            await asyncio.sleep(0.5)
+
 
 class Crowd:
     """Several people at once; each has clips of their own, so that nobody overwrites a colleague."""
@@ -43,6 +62,7 @@ class Crowd:
         self._editor = editor
         self._dice = dice
         self._pause_s = pause_s
+        self._audio = wav_bytes(speak_corpus("A", 1, seed=507)[0].audio)
         self.acts = 0
         """What they did and were told is done."""
         self.refused = 0
@@ -56,7 +76,10 @@ class Crowd:
                 tasks.create_task(self._person(dice, list(clips[number::people]), until))
 
     async def _person(self, dice: random.Random, mine: list[Row], until: asyncio.Event) -> None:
-        acts = [self._save, self._type, self._discard, self._change_mind, self._many, self._chapter, self._read_aloud]
+        acts = [
+            *(self._save, self._type, self._discard, self._change_mind, self._many),
+            *(self._chapter, self._read_aloud, self._extract),
+        ]
         while not until.is_set() and mine:
             try:
                 await dice.choice(acts)(dice, mine)
@@ -99,6 +122,16 @@ class Crowd:
         rows = await self._editor.reading_session(["psalm one", "psalm two"])
         if dice.random() < 0.5:
             await self._editor.record(rows[0], b"RIFF")
+
+    async def _extract(self, dice: random.Random, _mine: list[Row]) -> None:
+        """A run comes, is perhaps sent again over what is there, and perhaps goes."""
+        names = [f"clips/clip_{number:05}.wav" for number in range(2)]
+        run, clips = await self._editor.sync(names, self._audio)
+        await asyncio.sleep(self._pause_s)
+        if dice.random() < 0.5:
+            await self._editor.sync_extraction([{"file_name": name} for name in names], run_id=run)
+        if dice.random() < 0.5:
+            await self._editor.delete(run, clips)
 
 
 @asynccontextmanager

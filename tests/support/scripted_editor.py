@@ -132,7 +132,8 @@ class Editor:
     async def delete_run(self, run_id: str) -> None:
         """Objects first, then the rows by cascade."""
         clips = (await self.scripts.table("clips").select("file_name").eq("run_id", run_id).execute()).data
-        await self.scripts.storage.from_("clips").remove([f"{run_id}/{clip['file_name']}" for clip in clips])
+        if clips:
+            await self.scripts.storage.from_("clips").remove([f"{run_id}/{clip['file_name']}" for clip in clips])
         await self.scripts.table("runs").delete().eq("id", run_id).execute()
 
     async def clips(self, run_id: str | None = None) -> list[Row]:

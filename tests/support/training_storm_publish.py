@@ -15,15 +15,45 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from daemon.asr.training import TrainingError, TrainingResult
+from daemon.asr.whisper import finished
 from daemon.errors import PermanentError
 from daemon.learning.registry import Registry
 
 NAMES = ("open", "fsync", "replace", "rename", "mkdir", "unlink", "rmdir", "chmod", "scandir", "listdir", "stat")
 FILES = ("model.safetensors", "config.json", "tokenizer.json")
+
+
+_RESULT = TrainingResult(
+    model=None,
+    stopped=False,
+    step=1,
+    steps=1,
+    clips=1,
+    seconds=1.0,
+    left_out={},
+    device="cpu",
+    precision="float32",
+    batch_size=1,
+    gradient_accumulation=1,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Saves itself as a model and a processor of Hugging Face's do."""
+
+    names: tuple[str, ...]
+
+    def save_pretrained(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        for name in self.names:
+            (folder / name).write_bytes(name.encode() * 500)
 
 
 class Refusal:
@@ -54,7 +84,13 @@ class Refusal:
 
         io.open = opened  # type: ignore[assignment]
 
+    def off(self) -> None:
+        """Count no more."""
+        self._at = -1
+
     def tick(self) -> None:
+        if self._at < 0:
+            return
         self.calls += 1
         if self.calls == self._at:
             self._act()
@@ -67,18 +103,17 @@ class Refusal:
         return counted
 
 
-def write_version(root: Path) -> None:
-    """What a finished training does with the disk: claim, model, publish, then remove what nobody wants back."""
+def write_version(root: Path, published: Callable[[], object] = lambda: None) -> None:
+    """What a finished training does with the disk: claim, model, publish, then remove what nobody wants back.
+
+    `published` is called once the version is said to be there for good.
+    """
     registry = Registry(root)
     folder = registry.claim(8, "the run that makes version 8")
-    half = folder / ".model.part"
-    shutil.rmtree(half, ignore_errors=True)
-    if not (folder / "model").exists():
-        half.mkdir()
-        for name in FILES:
-            (half / name).write_bytes(name.encode() * 500)
-        half.rename(folder / "model")
+    if finished.found(folder, resume=True) is None:
+        finished.publish(_Weights(FILES[:1]), _Weights(FILES[1:]), folder, _RESULT)
     registry.publish(8, {"settings": {}})
+    published()
     registry.retain({7, 8})
 
 
@@ -93,13 +128,16 @@ def _verdict(registry: Registry, version: int) -> str:
         model = registry.check(version)
     except PermanentError as error:
         return error.reason
-    stamps = json.loads((model.parent / "manifest.json").read_bytes())["files"]
+    manifest = model.parent / "manifest.json"
+    if not manifest.exists():
+        return "accepted, and without a manifest"
+    stamps = json.loads(manifest.read_bytes())["files"]
     hashes = {name: sha256((model.parent / name).read_bytes()).hexdigest() for name in stamps}
     whole = {name: stamp["sha256"] for name, stamp in stamps.items()} == hashes
     return "whole" if whole and registry.whole(version) else "accepted, and not whole"
 
 
-def _scene(root: Path) -> None:
+def set_scene(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     registry = Registry(root)
     for version in (6, 7):
@@ -112,7 +150,7 @@ def _scene(root: Path) -> None:
 
 def _once(root: Path, how: str, at: int) -> dict[str, Any]:
     """In a child: write the version and be stopped at one call; then, where it lives, write it again."""
-    _scene(root)
+    set_scene(root)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -140,11 +178,18 @@ def _once(root: Path, how: str, at: int) -> dict[str, Any]:
     _, status = os.waitpid(child, 0)
     with os.fdopen(reading, "rb") as file:
         said = json.loads(file.read() or b"{}")
-    found = {"at": at, "status": status, **said, "after": told(root)}
-    write_version(root)
+    return {"at": at, "status": status, **said, "after": told(root)} | write_again(root)
+
+
+def write_again(root: Path) -> dict[str, Any]:
+    """The next start: write the version once more, clean up, and tell what is there and what was left over."""
+    try:
+        write_version(root)
+    except (PermanentError, TrainingError) as error:
+        return {"again": told(root) | {"8": str(error)}, "left": []}
     Registry(root).clean(set(), 8)
     left = {str(path.relative_to(root)) for path in root.rglob("*")}
-    return found | {"again": told(root), "left": sorted(name for name in left if ".part" in name or ".removed" in name)}
+    return {"again": told(root), "left": sorted(name for name in left if ".part" in name or ".removed" in name)}
 
 
 def main(root: Path, how: str, first: int, stride: int) -> None:

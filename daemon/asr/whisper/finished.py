@@ -44,5 +44,6 @@ def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> No
         file.flush()
         os.fsync(file.fileno())
     sync_tree(half)
+    sync_names(out)  # a model without its result would be taken for somebody else's
     half.rename(out / MODEL)
     sync_names(out)
