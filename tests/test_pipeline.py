@@ -154,6 +154,46 @@ async def test_the_next_batch_is_read_while_this_one_is_on_the_device(
     assert await Pipeline(store, read, ears, SETTINGS).turn(Request(version)) == Tally(written=CLIPS)
 
 
+LONG = 350
+"""The number of a clip of 4 s."""
+LONG_SETTINGS = PipelineSettings(batch_clips=4, claim_clips=64, batch_seconds=2.8)
+"""A clip of 4 s exceeds what may be on the device at a time, four of the others do not."""
+
+
+@pytest.fixture
+def long(run: Path, db: Database, clips: list[str]) -> None:
+    """Two long clips that stand before the others. All rows say half a second."""
+    for i in (LONG, LONG + 1):
+        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+        insert_clips(db, RUN, [name(i)])
+    db.execute("update clips set priority = 1 where file_name = any (%s)", [[name(LONG), name(LONG + 1)]])
+    db.execute("update clips set duration_sec = 0.5")
+
+
+async def test_rows_that_lie_make_no_short_clip_wait(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    pipeline = Pipeline(store, reader.read, ears, LONG_SETTINGS)
+    assert await pipeline.turn(Request(version, batches=99)) == Tally(written=CLIPS + 1)
+    assert ears.batches == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11], [LONG]]
+    assert claimed(db) == 0, "the turn ends after a long clip when nothing came meanwhile"
+    assert await pipeline.turn(Request(version, batches=99)) == Tally(written=1)
+    assert len(drafted_by_machine(db)) == CLIPS + 2
+
+
+async def test_what_comes_while_a_long_clip_is_on_the_device_goes_before_the_next_long_one(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    async def before(numbers: list[int]) -> None:
+        if numbers == [LONG]:
+            db.execute("update clips set draft_transcription = 'synced again' where file_name = %s", [name(0)])
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, LONG_SETTINGS).turn(Request(version, batches=99))
+    assert ears.batches[4:] == [[LONG], [0], [LONG + 1]]
+    assert (tally, claimed(db)) == (Tally(written=CLIPS + 3), 0)
+
+
 async def test_one_clip_that_the_model_cannot_stand_takes_no_other_with_it(
     pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
 ) -> None:
