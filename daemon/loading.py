@@ -57,11 +57,16 @@ class Loader:
         """Let these wait behind the others."""
         self._waiting |= {claim.clip_id: claim for claim in claims}
 
+    @property
+    def has_short(self) -> bool:
+        """Whether one is waiting that is not long, as far as is known."""
+        return any(seconds <= self._settings.batch_seconds for seconds in self._planned())
+
     async def load(self) -> Loaded:
         """Read the batch that is next: the first ones first, long ones last. Something must be waiting."""
         s = self._settings
         claims = list(self._waiting.values())
-        planned = [self._lengths.get(claim.clip_id) or _told(claim) for claim in claims]
+        planned = self._planned()
         first, *_ = plan_batches(planned, max_clips=s.batch_clips, max_padded=s.batch_seconds)
         is_long = planned[first[0]] > s.batch_seconds
         room = _Room(TOLERANCE * s.batch_seconds - sum(planned[i] for i in first), unlimited=is_long)
@@ -91,6 +96,10 @@ class Loader:
             del self._waiting[claim.clip_id]
         put_off = len(first) - len(loaded) - len(failures)
         return Loaded(self._planned_anew(loaded), failures, put_off, is_long)
+
+    def _planned(self) -> list[float]:
+        """Seconds for each that is waiting."""
+        return [self._lengths.get(claim.clip_id) or _told(claim) for claim in self._waiting.values()]
 
     def _planned_anew(self, batch: Batch) -> list[Batch]:
         s = self._settings

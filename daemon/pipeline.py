@@ -1,7 +1,7 @@
 """Claim, read, transcribe, submit: the way of a clip through the daemon.
 
-While one batch is on the device, the audio of the next is fetched and decoded. A long clip goes alone, after the short
-ones, and what has become ready meanwhile goes before the next long one. Nothing that concerns a clip lives only here:
+While one batch is on the device, the audio of the next is fetched and decoded. A long clip goes after the short ones
+and piece by piece, and what has become ready meanwhile goes in between. Nothing that concerns a clip lives only here:
 what is lost in a crash is claimed again when its lease ends.
 """
 
@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from daemon.asr.chunking import joined
+from daemon.asr.transcriber import Waveform
 from daemon.clips import ClipStore
 from daemon.errors import AmbaraError, TemporaryError, first_error
+from daemon.hearing import hear, pieces_of
 from daemon.loading import Batch, Loader, ReadAudio
 from daemon.ports import Claim, Drafted, Ears, Failed, Outcome, PipelineSettings, Request, Retry, Tally
 
@@ -48,7 +51,8 @@ class Pipeline:
         Raises `TemporaryError` or `ConfigurationError` when the database or the storage is away or refuses. Whatever
         ends a turn, what it still holds is given back, or else is free again when the lease ends.
         """
-        turn = _Turn(self._store, self._read, self._ears, self._settings, request, self._lengths)
+        waiting = Loader(self._read, self._settings, self._lengths)
+        turn = _Turn(self._store, waiting, self._ears, self._settings, request, self._lengths)
         try:
             return await turn.run(progress)
         except* AmbaraError as group:
@@ -77,7 +81,7 @@ class _Turn:
     """One turn: its request, and the claims that it holds now."""
 
     store: ClipStore
-    read: ReadAudio
+    waiting: Loader
     ears: Ears
     settings: PipelineSettings
     request: Request
@@ -108,21 +112,20 @@ class _Turn:
     async def _produce(self, out: asyncio.Queue[Batch | Tally | None]) -> None:
         """Claim, and read the audio of one batch after the other."""
         r = self.request
-        waiting = Loader(self.read, self.settings, self.lengths)
         planned = 0
         while r.batches is None or planned < r.batches:
             claims = await self._claim()
-            if not claims and not (waiting and r.manual):
+            if not claims and not (self.waiting and r.manual):
                 break  # nothing came while a long clip was drafted, or another version is live: the turn is over
-            waiting.add(claims)
-            planned += await self._read_on(waiting, out)
+            self.waiting.add(claims)
+            planned += await self._read_on(out)
         await out.put(None)
 
-    async def _read_on(self, waiting: Loader, out: asyncio.Queue[Batch | Tally | None]) -> int:
+    async def _read_on(self, out: asyncio.Queue[Batch | Tally | None]) -> int:
         """Read what is waiting, up to the end of a long clip. Returns how many batches that were."""
         planned = 0
-        while waiting:
-            loaded = await waiting.load()
+        while self.waiting:
+            loaded = await self.waiting.load()
             planned += 1
             away = next((f for f in loaded.failures if f.retry is Retry.SOON), None)
             await out.put(await self._note(loaded.failures))
@@ -133,7 +136,7 @@ class _Turn:
             while loaded.batches:
                 await out.put(loaded.batches.pop(0))
             if loaded.is_long:
-                await out.join()  # what becomes ready until then is claimed, and goes before the next long one
+                await out.join()  # meanwhile nobody reads but `_let_in`; the next long one goes after a new claim
                 break
         return planned
 
@@ -142,39 +145,54 @@ class _Turn:
         r, s = self.request, self.settings
         asking = self.store.claim(r.version, s.claim_clips, s.lease_s, manual=r.manual, runs=r.runs)
         claiming = asyncio.get_running_loop().create_task(asking)
-        self.unsure = True
+        before, self.unsure = self.unsure, True
         try:
             await asyncio.shield(claiming)
         finally:
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     self.held |= {claim.clip_id: claim for claim in await claiming}
-                    self.unsure = False
+                    self.unsure = before
         return claiming.result()
 
     async def _draft(self, batch: Batch) -> Tally:
-        drafted, failures = await self._hear(batch)
+        if len(batch) == 1 and len(pieces := pieces_of(batch[0][1], self.settings.batch_seconds)) > 1:
+            return await self._draft_long(batch[0][0], pieces)
+        drafted, failures = await hear(self.ears, batch)
         return await self._submit(drafted) + await self._note(failures)
 
-    async def _hear(self, batch: Batch) -> tuple[list[Drafted], list[Failed]]:
-        """Transcribe a batch, and one by one when the batch fails: one bad clip must not take others with it."""
-        try:
-            drafts = await self.ears.transcribe([wave for _, wave in batch])
-        except Exception as error:
-            log.warning("batch failed", clips=len(batch), error=type(error).__name__)
-            if len(batch) == 1:
-                # Is it the clip, or the device? A broken device fails on this too, and ends the process.
-                await self.ears.probe()
-                message = f"The model fails on this clip ({type(error).__name__})."
-                return [], [Failed(batch[0][0], Retry.LATER, "model-fails", message)]
-            drafted: list[Drafted] = []
-            failures: list[Failed] = []
-            for item in batch:
-                one, bad = await self._hear([item])
-                drafted += one
-                failures += bad
-            return drafted, failures
-        return [Drafted(claim, draft) for (claim, _), draft in zip(batch, drafts, strict=True)], []
+    async def _draft_long(self, claim: Claim, pieces: Sequence[Waveform]) -> Tally:
+        """Draft piece by piece, and between two what has become ready. The model stays the same as long as the turn."""
+        heard: list[Drafted] = []
+        others = Tally()
+        for number, piece in enumerate(pieces):
+            if number and not self.request.manual:
+                came: Tally | None = Tally()
+                with suppress(TemporaryError):  # the database is away: no reason to begin this clip anew
+                    came = await self._let_in()
+                if came is None:
+                    return others  # the claim is given back with the turn, for whose end the other model waits
+                others += came
+            drafted, failures = await hear(self.ears, [(claim, piece)])
+            if failures:
+                return others + await self._note(failures)
+            heard += drafted
+        return others + await self._submit([Drafted(claim, joined([one.draft for one in heard]))])
+
+    async def _let_in(self) -> Tally | None:
+        """Draft what is short and has become ready. None if another version is live."""
+        live, ready = await self.store.snapshot()
+        if live != self.request.version:
+            return None
+        if ready:
+            self.waiting.add(await self._claim())
+        tally = Tally()
+        while self.waiting.has_short:
+            loaded = await self.waiting.load()
+            tally += await self._note(loaded.failures)
+            while loaded.batches:
+                tally += await self._draft(loaded.batches.pop(0))
+        return tally
 
     async def _submit(self, drafted: Sequence[Drafted]) -> Tally:
         pending = list(drafted)

@@ -16,11 +16,13 @@ from fault_record import Fault
 from hostile_audio import Memory
 from scene import HEALED_S, PROMPT, RUNS, Scene
 from warm_start import Nest
+from witness import scalar
 
 from daemon.asr.transcriber import SAMPLE_RATE
 from daemon.local.speech import speak_corpus, wav_bytes
 
 SHORT_CLIPS = 50
+LATE_CLIPS = 8
 LIARS = 8
 TELLS = {**PROMPT, "batch_clips": 16, "batch_seconds": 30}
 MEGABYTES_PER_S = 4 * SAMPLE_RATE / 1e6
@@ -57,7 +59,10 @@ async def test_a_clip_of_hours_holds_nobody_up(fault: Fault, scene: Scene, nest:
 async def test_rows_that_lie_about_minutes_hold_nobody_up(fault: Fault, scene: Scene, nest: Nest) -> None:
     """Nobody enforces `duration_sec`: what is held and what goes to the device goes by what was heard."""
     minutes, talked = fault.size(full=10, short=5), fault.size(full=10, short=1)
-    fault.injected(f"{LIARS} clips of {minutes} min whose rows say 2 s, then {SHORT_CLIPS} short ones in one statement")
+    fault.injected(
+        f"{LIARS} clips of {minutes} min whose rows say 2 s, then {SHORT_CLIPS} short ones in one statement, and "
+        f"{LATE_CLIPS} while the long ones are drafted"
+    )
     names = [f"{RUNS[0]}/clips/liar_{number}.wav" for number in range(LIARS)]
     _minutes(scene.folder / "run" / "clips" / "liar_0.wav", minutes, talked)
     for name in names[1:]:
@@ -73,6 +78,12 @@ async def test_rows_that_lie_about_minutes_hold_nobody_up(fault: Fault, scene: S
         scene.without_audio.update(liars)
         scene.insert_at_once(SHORT_CLIPS)
         await scene.drafted(HEALED_S, name="the short ones within 60 s")
+        scene.insert_at_once(LATE_CLIPS)
+        await scene.drafted(HEALED_S, name="short ones that came later within 60 s")
+        query = "select count(*) from drafts where clip_id::text = any (%s)"
+        long_before = scalar(db, query, liars)
+        fault.observe(f"{long_before} of the long ones were drafted before these")
+        fault.holds("no queue behind the long ones", [long_before] if long_before == LIARS else [])
         scene.without_audio.clear()
         began = time.monotonic()
         await scene.drafted(150, name="those whose rows lie")
