@@ -189,7 +189,7 @@ def _claim(row: Mapping[str, Any]) -> Claim:
         clip_id=row["clip_id"],
         run_id=row["run_id"],
         file_name=row["file_name"],
-        duration_s=row["duration_sec"],
+        duration_s=None if row["duration_sec"] is None else float(row["duration_sec"]),  # "NaN" is told as a text
         fence=int(row["fence"]),
         attempts=int(row["attempts"]),
     )

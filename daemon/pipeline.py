@@ -1,24 +1,26 @@
 """Claim, read, transcribe, submit: the way of a clip through the daemon.
 
-While one batch is on the device, the audio of the next is fetched and decoded. Nothing that concerns a clip lives
-only here: what is lost in a crash is claimed again when its lease ends.
+While one batch is on the device, the audio of the next is fetched and decoded. A long clip goes after the short ones
+and piece by piece, and what has become ready meanwhile goes in between. Nothing that concerns a clip lives only here:
+what is lost in a crash is claimed again when its lease ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
+from daemon.asr.chunking import joined
 from daemon.asr.transcriber import Waveform
-from daemon.audio import MissingAudio
-from daemon.batching import plan_batches
 from daemon.clips import ClipStore
-from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
+from daemon.errors import AmbaraError, TemporaryError, first_error
+from daemon.hearing import hear, pieces_of
+from daemon.loading import Batch, Loader, ReadAudio
 from daemon.ports import Claim, Drafted, Ears, Failed, Outcome, PipelineSettings, Request, Retry, Tally
 
 log = structlog.get_logger(__name__)
@@ -26,12 +28,6 @@ log = structlog.get_logger(__name__)
 BUSY_RETRIES = 5
 BUSY_PAUSE_S = 0.1
 GIVE_BACK_S = 3.0
-UNKNOWN_DURATION_S = 30.0
-"""A clip whose row tells no duration is planned for as if it were this long."""
-
-ReadAudio = Callable[[str, str], Awaitable[Waveform]]
-"""(run id, file name) -> waveform; raises `TemporaryError` or `PermanentError`."""
-_Batch = list[tuple[Claim, Waveform]]
 
 
 class Pipeline:
@@ -46,6 +42,8 @@ class Pipeline:
         """Claims of interrupted turns that could not be given back yet."""
         self._unsure = False
         """Whether one of those turns may have claimed what it does not know of."""
+        self._lengths: dict[str, float] = {}
+        """Clip id -> seconds, where the row tells too few: or every turn would find it out anew."""
 
     async def turn(self, request: Request, progress: Callable[[Tally], None] | None = None) -> Tally:
         """Draft what is ready. Returns what it came to; `progress` hears of every batch.
@@ -53,7 +51,8 @@ class Pipeline:
         Raises `TemporaryError` or `ConfigurationError` when the database or the storage is away or refuses. Whatever
         ends a turn, what it still holds is given back, or else is free again when the lease ends.
         """
-        turn = _Turn(self._store, self._read, self._ears, self._settings, request)
+        waiting = Loader(self._read, self._settings, self._lengths)
+        turn = _Turn(self._store, waiting, self._ears, self._settings, request, self._lengths)
         try:
             return await turn.run(progress)
         except* AmbaraError as group:
@@ -82,10 +81,11 @@ class _Turn:
     """One turn: its request, and the claims that it holds now."""
 
     store: ClipStore
-    read: ReadAudio
+    waiting: Loader
     ears: Ears
     settings: PipelineSettings
     request: Request
+    lengths: dict[str, float]
     held: dict[str, Claim] = field(default_factory=dict)
     unsure: bool = False
     """A claim was asked for and its answer has not come: it may have been carried out."""
@@ -95,98 +95,104 @@ class _Turn:
     """One of them."""
 
     async def run(self, progress: Callable[[Tally], None] | None) -> Tally:
-        batches: asyncio.Queue[_Batch | Tally | None] = asyncio.Queue(maxsize=1)
+        batches: asyncio.Queue[Batch | Tally | None] = asyncio.Queue(maxsize=1)
         total = Tally()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._produce(batches))
             keeper = tasks.create_task(self._keep())
             while (item := await batches.get()) is not None:
                 total += item if isinstance(item, Tally) else await self._draft(item)
+                del item  # it may be half an hour of audio
+                batches.task_done()
                 if progress:
                     progress(total)
             keeper.cancel()
         return total
 
-    async def _produce(self, out: asyncio.Queue[_Batch | Tally | None]) -> None:
+    async def _produce(self, out: asyncio.Queue[Batch | Tally | None]) -> None:
         """Claim, and read the audio of one batch after the other."""
-        s = self.settings
+        r = self.request
         planned = 0
-        while self.request.batches is None or planned < self.request.batches:
+        while r.batches is None or planned < r.batches:
             claims = await self._claim()
-            if not claims:
-                break
-            lengths = [claim.duration_s or UNKNOWN_DURATION_S for claim in claims]
-            plan = plan_batches(lengths, max_clips=s.batch_clips, max_padded=s.batch_seconds)
-            planned += len(plan)
-            for indices in plan:
-                loaded, failures = await self._load([claims[i] for i in indices])
-                await out.put(await self._note(failures))
-                if loaded:
-                    await out.put(loaded)
-                elif away := next((f for f in failures if f.retry is Retry.SOON), None):
-                    # Not a clip of the batch could be read: it may be the storage. What was tried is out of the way
-                    # for half a minute, so no clip can keep the others waiting.
-                    raise TemporaryError(away.message, reason=away.reason)
+            if not claims and not (self.waiting and r.manual):
+                break  # nothing came while a long clip was drafted, or another version is live: the turn is over
+            self.waiting.add(claims)
+            planned += await self._read_on(out)
         await out.put(None)
+
+    async def _read_on(self, out: asyncio.Queue[Batch | Tally | None]) -> int:
+        """Read what is waiting, up to the end of a long clip. Returns how many batches that were."""
+        planned = 0
+        while self.waiting:
+            loaded = await self.waiting.load()
+            planned += 1
+            away = next((f for f in loaded.failures if f.retry is Retry.SOON), None)
+            await out.put(await self._note(loaded.failures))
+            if away and not loaded.batches and not loaded.put_off:
+                # Not a clip of the batch could be read: it may be the storage. What was tried is out of the way
+                # for half a minute, so no clip can keep the others waiting.
+                raise TemporaryError(away.message, reason=away.reason)
+            while loaded.batches:
+                await out.put(loaded.batches.pop(0))
+            if loaded.is_long:
+                await out.join()  # meanwhile nobody reads but `_let_in`; the next long one goes after a new claim
+                break
+        return planned
 
     async def _claim(self) -> list[Claim]:
         """Claim. A cancellation waits for the answer: only what is known to be held can be given back."""
         r, s = self.request, self.settings
         asking = self.store.claim(r.version, s.claim_clips, s.lease_s, manual=r.manual, runs=r.runs)
         claiming = asyncio.get_running_loop().create_task(asking)
-        self.unsure = True
+        before, self.unsure = self.unsure, True
         try:
             await asyncio.shield(claiming)
         finally:
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
                     self.held |= {claim.clip_id: claim for claim in await claiming}
-                    self.unsure = False
+                    self.unsure = before
         return claiming.result()
 
-    async def _load(self, claims: Sequence[Claim]) -> tuple[_Batch, list[Failed]]:
-        """Read the audio of a batch."""
-        places = asyncio.Semaphore(self.settings.fetches)
-
-        async def read(claim: Claim) -> Waveform | AmbaraError:
-            async with places:
-                try:
-                    return await self.read(claim.run_id, claim.file_name)
-                except (TemporaryError, PermanentError) as error:
-                    return error
-
-        loaded: _Batch = []
-        failures: list[Failed] = []
-        for claim, answer in zip(claims, await asyncio.gather(*map(read, claims)), strict=True):
-            if isinstance(answer, AmbaraError):
-                failures.append(Failed(claim, _retry(answer), answer.reason, str(answer)))
-            else:
-                loaded.append((claim, answer))
-        return loaded, failures
-
-    async def _draft(self, batch: _Batch) -> Tally:
-        drafted, failures = await self._hear(batch)
+    async def _draft(self, batch: Batch) -> Tally:
+        if len(batch) == 1 and len(pieces := pieces_of(batch[0][1], self.settings.batch_seconds)) > 1:
+            return await self._draft_long(batch[0][0], pieces)
+        drafted, failures = await hear(self.ears, batch)
         return await self._submit(drafted) + await self._note(failures)
 
-    async def _hear(self, batch: _Batch) -> tuple[list[Drafted], list[Failed]]:
-        """Transcribe a batch, and one by one when the batch fails: one bad clip must not take others with it."""
-        try:
-            drafts = await self.ears.transcribe([wave for _, wave in batch])
-        except Exception as error:
-            log.warning("batch failed", clips=len(batch), error=type(error).__name__)
-            if len(batch) == 1:
-                # Is it the clip, or the device? A broken device fails on this too, and ends the process.
-                await self.ears.probe()
-                message = f"The model fails on this clip ({type(error).__name__})."
-                return [], [Failed(batch[0][0], Retry.LATER, "model-fails", message)]
-            drafted: list[Drafted] = []
-            failures: list[Failed] = []
-            for item in batch:
-                one, bad = await self._hear([item])
-                drafted += one
-                failures += bad
-            return drafted, failures
-        return [Drafted(claim, draft) for (claim, _), draft in zip(batch, drafts, strict=True)], []
+    async def _draft_long(self, claim: Claim, pieces: Sequence[Waveform]) -> Tally:
+        """Draft piece by piece, and between two what has become ready. The model stays the same as long as the turn."""
+        heard: list[Drafted] = []
+        others = Tally()
+        for number, piece in enumerate(pieces):
+            if number and not self.request.manual:
+                came: Tally | None = Tally()
+                with suppress(TemporaryError):  # the database is away: no reason to begin this clip anew
+                    came = await self._let_in()
+                if came is None:
+                    return others  # the claim is given back with the turn, for whose end the other model waits
+                others += came
+            drafted, failures = await hear(self.ears, [(claim, piece)])
+            if failures:
+                return others + await self._note(failures)
+            heard += drafted
+        return others + await self._submit([Drafted(claim, joined([one.draft for one in heard]))])
+
+    async def _let_in(self) -> Tally | None:
+        """Draft what is short and has become ready. None if another version is live."""
+        live, ready = await self.store.snapshot()
+        if live != self.request.version:
+            return None
+        if ready:
+            self.waiting.add(await self._claim())
+        tally = Tally()
+        while self.waiting.has_short:
+            loaded = await self.waiting.load()
+            tally += await self._note(loaded.failures)
+            while loaded.batches:
+                tally += await self._draft(loaded.batches.pop(0))
+        return tally
 
     async def _submit(self, drafted: Sequence[Drafted]) -> Tally:
         pending = list(drafted)
@@ -240,9 +246,4 @@ class _Turn:
     def _forget(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
             self.held.pop(claim.clip_id, None)
-
-
-def _retry(error: AmbaraError) -> Retry:
-    if isinstance(error, PermanentError):
-        return Retry.NEVER
-    return Retry.LATER if isinstance(error, MissingAudio) else Retry.SOON
+            self.lengths.pop(claim.clip_id, None)

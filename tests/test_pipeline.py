@@ -154,6 +154,104 @@ async def test_the_next_batch_is_read_while_this_one_is_on_the_device(
     assert await Pipeline(store, read, ears, SETTINGS).turn(Request(version)) == Tally(written=CLIPS)
 
 
+LONG = 350
+"""The number of a clip of 4 s."""
+LONG_SETTINGS = PipelineSettings(batch_clips=4, claim_clips=64, batch_seconds=2.8)
+"""A clip of 4 s exceeds what may be on the device at a time, four of the others do not."""
+
+
+@pytest.fixture
+def long(run: Path, db: Database, clips: list[str]) -> None:
+    """Two long clips that stand before the others. All rows say half a second."""
+    for i in (LONG, LONG + 1):
+        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+        insert_clips(db, RUN, [name(i)])
+    db.execute("update clips set priority = 1 where file_name = any (%s)", [[name(LONG), name(LONG + 1)]])
+    db.execute("update clips set duration_sec = 0.5")
+
+
+def shape(ears: Ears) -> list[list[int | str]]:
+    """The batches; the pieces of long clips have lengths of their own."""
+    return [[number if number < CLIPS else "piece" for number in batch] for batch in ears.batches]
+
+
+async def test_rows_that_lie_make_no_short_clip_wait(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    pipeline = Pipeline(store, reader.read, ears, LONG_SETTINGS)
+    assert await pipeline.turn(Request(version, batches=99)) == Tally(written=CLIPS + 1)
+    assert shape(ears) == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11], ["piece"], ["piece"]]
+    assert claimed(db) == 0, "the turn ends after a long clip when nothing came meanwhile"
+    assert await pipeline.turn(Request(version, batches=99)) == Tally(written=1)
+    (first,), (second,), *_ = ears.batches[4:]
+    assert f"clip {first} clip {second}" in drafted_by_machine(db).values()
+    assert len(drafted_by_machine(db)) == CLIPS + 2
+
+
+async def test_a_person_who_asks_for_everything_gets_the_long_ones_as_well(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None
+) -> None:
+    pipeline = Pipeline(store, reader.read, ears, LONG_SETTINGS)
+    assert await pipeline.turn(Request(version, manual=True, runs=(RUN,))) == Tally(written=CLIPS + 2)
+
+
+async def test_what_comes_while_a_long_clip_is_on_the_device_goes_before_its_next_piece(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    async def before(numbers: list[int]) -> None:
+        if shape(ears)[-1] == ["piece"] and shape(ears).count(["piece"]) <= 2:
+            db.execute("update clips set draft_transcription = 'synced again' where file_name = %s", [name(0)])
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, LONG_SETTINGS).turn(Request(version, batches=99))
+    assert shape(ears)[4:] == [["piece"], [0], ["piece"], [0], ["piece"], ["piece"]]
+    assert (tally, claimed(db)) == (Tally(written=CLIPS + 4), 0)
+
+
+async def test_a_version_that_goes_live_waits_for_one_piece_of_a_long_clip(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    """Nothing of the old version's is written then, and nothing is held."""
+
+    async def before(numbers: list[int]) -> None:
+        if shape(ears)[-1] == ["piece"]:
+            await store.register("better", "e" * 64, {}, go_live=True)
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, LONG_SETTINGS).turn(Request(version, batches=99))
+    assert shape(ears)[4:] == [["piece"]]
+    assert (tally, claimed(db)) == (Tally(written=CLIPS), 0)
+
+
+async def test_a_database_that_is_away_for_a_moment_costs_a_long_clip_nothing(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    long: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def away() -> tuple[int | None, int]:
+        raise TemporaryError("It is away.", reason="database-away")
+
+    monkeypatch.setattr(store, "snapshot", away)
+    tally = await Pipeline(store, reader.read, ears, LONG_SETTINGS).turn(Request(version, batches=99))
+    assert tally == Tally(written=CLIPS + 1)
+
+
+async def test_a_piece_that_the_model_cannot_stand_is_its_clips_failure(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, long: None, db: Database
+) -> None:
+    async def before(numbers: list[int]) -> None:
+        if shape(ears)[-2:] == [["piece"], ["piece"]]:
+            raise RuntimeError("a shape that no one expected")
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, LONG_SETTINGS).turn(Request(version, batches=99))
+    assert tally == Tally(written=CLIPS, failed=1)
+    assert (list(reasons(db).values()), claimed(db)) == (["model-fails"], 0)
+
+
 async def test_one_clip_that_the_model_cannot_stand_takes_no_other_with_it(
     pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
 ) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.asr.transcriber import SAMPLE_RATE
-from daemon.asr.whisper.chunking import cut, stitch
+from daemon.asr.chunking import cut, joined, stitch
+from daemon.asr.transcriber import SAMPLE_RATE, Draft
 
 
 @given(
@@ -52,3 +52,22 @@ def test_audio_that_fits_stays_whole() -> None:
 )
 def test_stitch(texts: list[str], whole: str) -> None:
     assert stitch(texts) == whole
+
+
+def test_the_search_for_a_pause_can_be_short() -> None:
+    """Two silences: the better one lies before the last second of the window."""
+    audio = np.full(4 * SAMPLE_RATE, 0.1, dtype=np.float32)
+    audio[int(1.7 * SAMPLE_RATE) : 2 * SAMPLE_RATE] = 0
+    audio[int(2.5 * SAMPLE_RATE) : int(2.8 * SAMPLE_RATE)] = 0.01
+    assert 1.7 < len(cut(audio, 3 * SAMPLE_RATE)[0]) / SAMPLE_RATE < 2
+    assert 2.5 < len(cut(audio, 3 * SAMPLE_RATE, SAMPLE_RATE)[0]) / SAMPLE_RATE < 2.8
+
+
+def test_drafts_of_pieces_are_one() -> None:
+    silent = Draft("", None, ("silence",))
+    low = Draft("abc", -0.9, ("low-confidence",))
+    whole = joined([silent, low, Draft("a", -0.1, ("truncated", "low-confidence", "chunked"))])
+    assert (whole.text, whole.flags) == ("abc a", ("low-confidence", "truncated", "chunked"))
+    assert whole.confidence == pytest.approx(-0.7)
+    assert joined([silent, silent]) == Draft("", None, ("silence", "chunked"))
+    assert joined([low]) == low

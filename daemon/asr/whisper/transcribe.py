@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from daemon.asr.chunking import cut, stitch
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
 from daemon.asr.whisper import guards
-from daemon.asr.whisper.chunking import cut, stitch
 from daemon.asr.whisper.config import GuardSettings
 from daemon.asr.whisper.generation import Heard, Listener
 
