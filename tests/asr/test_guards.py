@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.asr.whisper.config import GuardSettings
-from daemon.asr.whisper.guards import clean, cut_loop, is_silent, repeats
-from daemon.local.speech import Utterance, noise, silence, speak_corpus
+from daemon.asr.whisper.guards import clean, cut_loop, is_silent, pitched, recurs, repeats
+from daemon.local.speech import Utterance, concatenate, noise, silence, speak_corpus
 
 GUARDS = GuardSettings()
 
@@ -59,6 +59,56 @@ def test_one_word_in_half_a_minute_of_noise_is_heard(market: Sequence[Utterance]
     audio = noise(30, rms=float(shortest.std()) / 3)
     audio[160_000 : 160_000 + len(shortest)] += shortest
     assert not is_silent(audio, GUARDS)
+
+
+def drums(seconds: float, seed: int) -> Waveform:
+    """A drum of one low tone and a hat of noise; no two pauses between hits are equal."""
+    draw = np.random.default_rng(seed)
+    tone = draw.uniform(60, 130)
+    wave = draw.standard_normal(round(seconds * SAMPLE_RATE)) * 1e-3
+    for at in np.cumsum(draw.integers(3_200, 11_200, round(seconds))):
+        time = np.arange(len(wave) - at) / SAMPLE_RATE
+        drum = np.exp(-20 * time) * np.sin(2 * np.pi * tone * time)
+        wave[at:] += drum + 0.3 * np.exp(-60 * time) * draw.standard_normal(len(time))
+    return (wave * 0.3).astype(np.float32)
+
+
+def test_the_pitch_of_a_drum_hardly_moves_and_that_of_speech_does(
+    market: Sequence[Utterance], clinic: Sequence[Utterance]
+) -> None:
+    """Low tones under noise, whose pitch seems to jump as soon as it is rounded to samples; and slow, deep voices."""
+
+    def gliding(audio: Waveform) -> float:
+        moving, steady, _ = pitched(audio)
+        return moving / steady
+
+    assert max(gliding(drums(4, seed)) for seed in range(40)) < GUARDS.gliding
+    assert min(gliding(clip.audio) for clip in itertools.chain(market, clinic)) > 1.4 * GUARDS.gliding
+
+
+@pytest.mark.parametrize("round_s", [0.12, 0.4, 0.95])
+@pytest.mark.parametrize("seconds", [2.0, 9.0, 40.0])
+def test_what_comes_again_wave_for_wave_is_a_copy(round_s: float, seconds: float, market: Sequence[Utterance]) -> None:
+    """Even under a noise that is new all the time."""
+    for clip in market[:5]:
+        piece = clip.audio[3200 : 3200 + round(round_s * SAMPLE_RATE)]
+        looped = np.resize(piece, round(seconds * SAMPLE_RATE))
+        assert recurs(looped, GUARDS)
+        assert recurs(looped + noise(seconds, rms=float(piece.std()) / 8), GUARDS)
+
+
+def test_speech_is_no_copy_of_itself(market: Sequence[Utterance], clinic: Sequence[Utterance]) -> None:
+    """Nor its echo, nor a hum under it, nor one word said again and again by a living mouth."""
+    words = speak_corpus("A", 150, seed=9003, rambling=1.0)
+    clips = [clip.audio for clip in itertools.chain(market, clinic, words)]
+    echoing = [np.pad(clip, (0, 3200)) + np.pad(clip, (3200, 0)) for clip in clips]
+    humming = [clip + hum(len(clip) / SAMPLE_RATE)[: len(clip)] for clip in clips]
+    again = [concatenate([clip.audio for clip in words if "tsara" in clip.text.split()])]
+    assert not [audio for audio in [*clips, *echoing, *humming, *again] if recurs(audio, GUARDS)]
+
+
+def test_nothing_is_no_copy() -> None:
+    assert not any(recurs(silence(seconds), GUARDS) for seconds in (0.0, 0.1, 0.25, 2.0))
 
 
 @pytest.mark.parametrize(

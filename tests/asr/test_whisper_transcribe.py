@@ -100,6 +100,16 @@ def test_doubt_is_flagged(market: Sequence[Utterance], market_drafts: Sequence[D
     assert texts(drafts) == texts(market_drafts[:8])
 
 
+def test_words_on_a_sound_that_is_its_own_copy_are_flagged(
+    transcriber: Transcriber, market: Sequence[Utterance], market_drafts: Sequence[Draft]
+) -> None:
+    """A sentence from a stuck buffer: the model is sure of itself, and its text need not repeat."""
+    stuck = transcriber.transcribe([np.tile(clip.audio, 3) for clip in market[:12]])
+    assert all("low-confidence" in draft.flags for draft in stuck)
+    assert min(draft.confidence for draft in stuck if draft.confidence is not None) > -0.5
+    assert not any("low-confidence" in draft.flags for draft in market_drafts[:12])
+
+
 @pytest.mark.parametrize(
     ("probability", "log_probability", "blanked"), [(-1.0, 0.1, True), (1.0, 0.1, False), (-1.0, -99.0, False)]
 )

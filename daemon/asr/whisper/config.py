@@ -27,7 +27,9 @@ class GuardSettings:
     different_pairs: float = 0.75
     """So does a text of which this share, or less, of the pairs of neighbouring words are different ones."""
     low_log_probability: float = -1.0
-    gliding: float = 0.18
+    copied: float = 0.75
+    """A sound of which a larger share than this comes again, wave for wave, was played and not spoken."""
+    gliding: float = 0.25
     """Where the pitch moves in a smaller share of the frames that have one, it is hardly a voice."""
     pitched: float = 0.1
     """Nor is it one where fewer of the loud frames have a pitch."""

@@ -2,7 +2,8 @@
 
 Limits, told plainly: the audio gate knows level and liveliness. Music, clatter, applause and other voices rise and fall
 like speech and go on to the model, where the no-speech rule, the compression ratio and the confidence remain, and a
-look for a voice's pitch, which flags and never drops.
+look for a voice's pitch and for sound that is its own copy, which flag and never drop. What glides
+as a voice does, such as song or a violin, may pass them all.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _VOICED = 0.6
 """How alike one period and the next have to be; 1 is equal."""
 _STILL, _LEAP = 0.05, 1.5
 """Semitones from one hop to the next. What moves less stands still, what moves more is another tone."""
+_STRETCH = 30 * SAMPLE_RATE
+"""Samples in which copies are looked for at once: bounds the memory, and a loop with a longer round is a recording."""
 _FEWEST_PAIRS = 7
 _LONGEST_LOOP = 120
 """Characters of the phrase that is repeated."""
@@ -87,12 +90,50 @@ def pitched(audio: Waveform) -> tuple[int, int, int]:
     alike = _autocorrelation((frames - frames.mean(axis=1, keepdims=True)) * window)
     alike /= (alike[:, :1] + 1e-12) * (_autocorrelation(window) / np.sum(window**2) + 1e-3)
     first, end = (SAMPLE_RATE // hertz for hertz in reversed(_PITCH_HZ))
-    lag = alike[:, first:end].argmax(axis=1) + first
+    lag = _between(alike, alike[:, first:end].argmax(axis=1) + first)
     loud = power > max(power.max() * 1e-3, 1e-9)
     voiced = (alike[:, first:end].max(axis=1) > _VOICED) & loud
     both = voiced[1:] & voiced[:-1]
     step = np.abs(np.diff(12 * np.log2(lag)))
     return int(np.sum(both & (step > _STILL) & (step < _LEAP))), int(np.sum(both)), int(np.sum(loud))
+
+
+def _between(alike: Any, peaks: Any) -> Any:
+    """Where a parabola through each peak and its neighbours is highest: whole samples are steps of up to 0.4 semitones.
+
+    Rounded to those, the still tone of a drum would seem to move, and a slow voice to stand still.
+    """
+    before, top, after = (alike[np.arange(len(peaks)), peaks + step] for step in (-1, 0, 1))
+    curve = np.minimum(before - 2 * top + after, -1e-9)
+    return peaks + np.clip((before - after) / (2 * curve), -0.5, 0.5)
+
+
+def recurs(audio: Waveform, settings: GuardSettings) -> bool:
+    """Whether the sound, wave for wave, is a copy of what came before: a stuck buffer, a loop, a machine.
+
+    Nobody says a thing twice to the wave. An echo is a copy as well, but fainter: it never makes more than half.
+    """
+    copied = whole = 0.0
+    for at in range(0, len(audio), _STRETCH):
+        share, energy = _copied(audio[at : at + _STRETCH])
+        copied, whole = copied + share * energy, whole + energy
+    return copied > settings.copied * whole
+
+
+def _copied(audio: Waveform) -> tuple[float, float]:
+    """How much of the speech band comes again after the best lag, from 0 to 1, and the band's energy."""
+    count = len(audio)
+    lags = np.arange(_SHORTEST, count // 2 + 1)  # up to half: two rounds at least, and no sample without a partner
+    if not len(lags):
+        return 0.0, 0.0
+    size = 1 << (count + count // 2).bit_length()  # padded, so that the end does not meet the beginning
+    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
+    # The rest of the spectrum is left out: mains hum under a voice is its own copy, too.
+    spectrum = np.fft.rfft(audio, size) * ((hertz >= _SPEECH_HZ[0]) & (hertz <= _SPEECH_HZ[1]))
+    energy = np.concatenate([[0.0], np.cumsum(np.fft.irfft(spectrum)[:count] ** 2)])
+    both = energy[count - lags] + energy[count] - energy[lags]
+    alike = 2 * np.fft.irfft(np.abs(spectrum) ** 2)[lags] / (both + 1e-12)
+    return max(float(alike.max()), 0.0), float(energy[count])
 
 
 def _autocorrelation(frames: Any) -> Any:

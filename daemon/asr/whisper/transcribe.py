@@ -77,16 +77,17 @@ class WhisperTranscriber(Transcriber):
         if not raw:
             return Draft("", None, (guards.SILENCE, *chunked))
         text = guards.cut_loop(raw)
+        voice = self._voice([window for window, part in zip(windows, parts, strict=True) if part is not None])
         confidence = sum(part.log_probability for part in heard) / sum(part.tokens for part in heard)
         flags = {
             guards.REPETITION: text != raw or guards.repeats(raw, self._guards),
-            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability or not self._voiced(windows, parts),
+            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability or not voice,
             guards.TRUNCATED: not all(part.finished for part in heard),
         }
         return Draft(text, confidence, (*(flag for flag, raised in flags.items() if raised), *chunked))
 
-    def _voiced(self, windows: Sequence[Waveform], parts: Sequence[Heard | None]) -> bool:
+    def _voice(self, windows: Sequence[Waveform]) -> bool:
         """Whether it can be a voice to which the words were put."""
-        found = [guards.pitched(window) for window, part in zip(windows, parts, strict=True) if part is not None]
-        gliding, pitched, loud = (sum(counts) for counts in zip(*found, strict=True))
-        return bool(pitched >= self._guards.pitched * loud and gliding >= self._guards.gliding * pitched)
+        gliding, pitched, loud = (sum(counts) for counts in zip(*map(guards.pitched, windows), strict=True))
+        moves = pitched >= self._guards.pitched * loud and gliding >= self._guards.gliding * pitched
+        return bool(moves) and not guards.recurs(np.concatenate(windows), self._guards)
