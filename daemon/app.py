@@ -120,7 +120,7 @@ async def _serve(
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
-        parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks)
+        parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks, beside=local)
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")

@@ -28,6 +28,13 @@ ReadAudio = Callable[[str, str], Awaitable[Waveform]]
 Batch = list[tuple[Claim, Waveform]]
 
 
+class AudioAwayError(TemporaryError):
+    """Not a clip of a batch could be read: it may be the storage.
+
+    What was tried is out of the way for a quarter of a minute, so no clip can keep the others waiting.
+    """
+
+
 @dataclass(slots=True)
 class Loaded:
     """What came of one planned batch."""
@@ -39,6 +46,14 @@ class Loaded:
     """How many clips were longer than their rows say, and are still waiting."""
     is_long: bool
     """A clip that alone exceeds the budget. Only such ones are waiting still."""
+
+    @property
+    def away(self) -> AudioAwayError | None:
+        """Why nothing at all could be read, if that may be over soon."""
+        soon = next((failure for failure in self.failures if failure.retry is Retry.SOON), None)
+        if soon is None or self.batches or self.put_off:
+            return None
+        return AudioAwayError(soon.message, reason=soon.reason)
 
 
 class Loader:

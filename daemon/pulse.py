@@ -21,6 +21,8 @@ BLOCKED_S = 1.0
 """Seconds of lateness that a log line is worth: no step of the daemon may hold the loop for so long."""
 HUNG_S = 5.0
 """Seconds of lateness at which a beat is no sign of life."""
+REMEMBERED_S = 30.0
+"""For so long, and up to twice as long, the worst lateness is shown: who looks now and then has to see it."""
 START_S = 60.0
 """A start may take minutes. The service manager is asked for so many seconds, again and again."""
 
@@ -41,8 +43,9 @@ class Pulse:
         self._hung = False
         self._every_s = min(START_S, notifier.watchdog_s or START_S) / 3
         self._tell_at = 0.0
-        self.worst_s = 0.0
-        """The worst lateness that nobody was told of."""
+        self._worst = [0.0, 0.0]
+        """Of this stretch of time, and of the one before."""
+        self._stretch_ends = self._loop.time() + REMEMBERED_S
 
     def __enter__(self) -> Self:
         self._tell()
@@ -58,10 +61,10 @@ class Pulse:
         """How many tasks the loop has."""
         return len(asyncio.all_tasks(self._loop))
 
-    def told(self, worst_s: float) -> None:
-        """`worst_s` is known elsewhere now: begin anew, unless something worse came meanwhile."""
-        if self.worst_s <= worst_s:
-            self.worst_s = 0.0
+    @property
+    def worst_s(self) -> float:
+        """The worst lateness of late, seconds."""
+        return max(self._worst)
 
     def ready(self, status: str) -> None:
         """The daemon is at work."""
@@ -80,7 +83,10 @@ class Pulse:
 
     def _beat(self) -> None:
         late_s = self._loop.time() - self._due
-        self.worst_s = max(self.worst_s, late_s)
+        if self._loop.time() >= self._stretch_ends:
+            self._worst = [0.0, self._worst[0]]
+            self._stretch_ends = self._loop.time() + REMEMBERED_S
+        self._worst[0] = max(self._worst[0], late_s)
         if late_s > BLOCKED_S:
             log.warning("the event loop was blocked", seconds=round(late_s, 1))
         if late_s < HUNG_S and self._loop.time() >= self._tell_at:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -42,14 +43,17 @@ class Parts:
         loop: Loop,
         read: ReadAudio,
         tasks: asyncio.TaskGroup,
+        *,
+        beside: Collection[str],
     ) -> None:
+        """`beside`: as for `Pipeline`."""
         self._store = store
         self._drafter = drafter
         self._pulse = pulse
         self._ready = False
         self._blocked: str | None = None
         self.loop = loop
-        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting))
+        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting), beside)
         turns = asyncio.Lock()
         self._promoter = loop.promoter(drafter, turns, tasks)
         self._executor = Executor(
@@ -102,7 +106,6 @@ class Parts:
 
     async def _canary(self) -> int:
         total = self._executor.total
-        worst_s = self._pulse.worst_s
         state: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -114,9 +117,7 @@ class Parts:
             "blocked": self._blocked,
             "feed": self.feed.state.value if self.feed else "off",
             "feed_reason": self.feed.reason if self.feed else None,
-            "loop_lag_s": round(worst_s, 3),
+            "loop_lag_s": round(self._pulse.worst_s, 3),
             "tasks": self._pulse.tasks,
         }
-        number = await self._store.beat(state)
-        self._pulse.told(worst_s)
-        return number
+        return await self._store.beat(state)

@@ -25,6 +25,7 @@ from daemon.pipeline import Pipeline
 from daemon.ports import PipelineSettings, Request, Tally
 
 RUN = "00000000-0000-4000-8000-000000000001"
+OTHER_RUN = "00000000-0000-4000-8000-000000000002"
 CLIPS = 12
 SETTINGS = PipelineSettings(batch_clips=4, claim_clips=8)
 GUARD_S = 30.0
@@ -304,6 +305,21 @@ async def test_storage_that_is_away_ends_the_turn_after_one_batch(
     assert reasons(db) == dict.fromkeys(clips[:4], "storage-unavailable")
     assert scalar(db, "select max(retry_at) < now() + interval '2 minutes' from draft_state")
     assert (claimed(db), ears.batches) == (0, [])
+
+
+async def test_while_storage_is_away_the_runs_of_directories_go_on(
+    store: ClipStore, ears: Ears, version: int, clips: list[str], run: Path, db: Database
+) -> None:
+    """However many clips of the bucket stand before them."""
+    insert_clips(db, OTHER_RUN, [name(i) for i in range(3 * CLIPS)])
+    db.execute("update clips set priority = 9 where run_id = %s", [OTHER_RUN])
+    nobody = BucketAudio(f"http://127.0.0.1:{free_port()}", "key")
+    async with AudioReader(FirstOf([FolderAudio({RUN: run}), nobody]), Decoder(max_seconds=60)) as reader:
+        with pytest.raises(TemporaryError) as caught:
+            await Pipeline(store, reader.read, ears, SETTINGS, {RUN}).turn(Request(version))
+    assert caught.value.reason == "storage-unavailable"
+    assert drafted_by_machine(db).keys() == set(clips)
+    assert (claimed(db), len(reasons(db))) == (0, 4)
 
 
 async def test_a_slow_model_keeps_its_claims(

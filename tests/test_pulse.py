@@ -78,18 +78,20 @@ async def hung_for(seconds: float, pulse: Pulse) -> None:
     await until(lambda: pulse.worst_s > seconds - 0.6, "the pulse notices")
 
 
-async def test_a_blocked_loop_is_measured_logged_and_told_once(manager: Manager) -> None:
+async def test_a_blocked_loop_is_measured_logged_once_and_remembered_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(daemon.pulse, "REMEMBERED_S", 1.5)
     with capture_logs() as lines, Pulse(Notifier(None), lambda: 0.0) as pulse:
         await asyncio.sleep(0.6)
         assert pulse.worst_s < 0.4
         await hung_for(1.8, pulse)
         seen = pulse.worst_s
         assert 1.2 < seen < 5
-        pulse.told(seen - 0.1)
-        assert pulse.worst_s == seen  # something worse came meanwhile
-        pulse.told(seen)
-        assert pulse.worst_s == 0.0
         assert pulse.tasks == 1
+        began = time.monotonic()
+        await until(lambda: pulse.worst_s < seen, "it is forgotten")
+        assert time.monotonic() - began > 1, "who looked a moment later has not seen it"
     blocked = [line for line in lines if line["event"] == "the event loop was blocked"]
     assert [line["seconds"] for line in blocked] == [round(seen, 1)]
 

@@ -141,8 +141,9 @@ $$;
 -- Write many drafts in one statement. p_drafts: [{"clip_id", "fence", "text", "confidence", "flags"}].
 -- Outcomes: written; dropped (a person came first, the clip is gone, or another worker has it now);
 -- busy (somebody holds the row at this moment: submit it again).
--- The rows are locked without waiting, so a person's statement can never be the victim of a deadlock with this one;
--- only then, in a new statement that sees all that is committed, are they judged.
+-- The rows, and the claims on them, are locked without waiting, so a person's statement can never be the victim of a
+-- deadlock with this one; only then, in a new statement that sees all that is committed, are they judged. (Without a lock
+-- a claim could be given back in between: the daemon is stopped, and its last submission is still under way.)
 create or replace function public.ambara_submit(p_worker text, p_version bigint, p_drafts jsonb)
 returns table (clip_id uuid, outcome text)
 language plpgsql volatile
@@ -150,6 +151,7 @@ as $$
 #variable_conflict use_column
 declare
   locked uuid[];
+  claims uuid[];
 begin
   p_drafts := public.ambara_json(p_drafts);
   select coalesce(array_agg(l.id), '{}') into locked
@@ -158,6 +160,8 @@ begin
     where c.id in (select (d ->> 'clip_id')::uuid from jsonb_array_elements(p_drafts) d)
     for no key update skip locked
   ) l;
+  select coalesce(array_agg(l.clip_id), '{}') into claims
+  from (select s.clip_id from public.draft_state s where s.clip_id = any (locked) for no key update of s skip locked) l;
 
   return query
   with owned as materialized (
@@ -165,7 +169,7 @@ begin
     from jsonb_to_recordset(p_drafts)
       as d (clip_id uuid, fence bigint, text text, confidence double precision, flags text[])
     join public.draft_state s on s.clip_id = d.clip_id and s.worker = p_worker and s.fence = d.fence
-    where d.clip_id = any (locked)
+    where d.clip_id = any (claims)
   ),
   written as (
     update public.clips c
@@ -196,8 +200,8 @@ begin
   select (d ->> 'clip_id')::uuid,
     case
       when w.id is not null then 'written'
-      when (d ->> 'clip_id')::uuid = any (locked) then 'dropped'
-      when exists (select from public.clips c where c.id = (d ->> 'clip_id')::uuid) then 'busy'
+      when (d ->> 'clip_id')::uuid = any (claims) then 'dropped'
+      when exists (select from public.draft_state s where s.clip_id = (d ->> 'clip_id')::uuid) then 'busy'
       else 'dropped'
     end
   from jsonb_array_elements(p_drafts) d

@@ -37,7 +37,7 @@ async def test_the_event_loop_is_blocked(fault: Fault, scene: Scene, nest: Nest)
     with nest.in_scene(scene, "daemon", env=inside.env) as daemon:
         await scene.live(daemon)
         for number, (code, seconds) in enumerate(blocks):
-            await scene.until(lambda: _lag_s(scene) < 1, 60)  # what was told of the one before is over
+            await scene.until(lambda: _lag_s(scene) < 1, 120)  # the one before is forgotten
             lives = len(daemon.said("feed", state="live"))
             inside.do(daemon, code, seconds=seconds)
             await asyncio.to_thread(scene.insert, 20)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Self
 
 import psutil
+
+_POOL = min(32, (os.cpu_count() or 1) + 4)
+"""Threads of the pool that an event loop has by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,15 @@ class Footprint:
         return cls(rss / 2**20, process.num_fds(), process.num_threads(), len(children))
 
     def grown(self, now: Footprint, *, share: float = 0.05, rss_mb: float = 0.0) -> list[str]:
-        """What is larger `now` than it may be: memory by `share` or `rss_mb`, files by 2, threads by 2, children by 1.
+        """What is larger `now` than it may be: memory by `share` or `rss_mb`, files by 2, children by 1.
 
-        Sockets of a keep-alive connection come and go, threads of a pool come once.
+        Sockets of a keep-alive connection come and go. The event loop's threads for short work come once each, when so
+        many calls of it meet: after many faults there may be all of them, and never more.
         """
         found = []
         if now.rss_mb > max(self.rss_mb * (1 + share), self.rss_mb + rss_mb):
             found.append(f"memory {self.rss_mb:.0f} -> {now.rss_mb:.0f} MB")
-        for name, most in (("files", 2), ("threads", 2), ("children", 1)):
+        for name, most in (("files", 2), ("threads", _POOL), ("children", 1)):
             before, after = getattr(self, name), getattr(now, name)
             if after > before + most:
                 found.append(f"{name} {before} -> {after}")

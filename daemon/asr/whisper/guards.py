@@ -2,8 +2,8 @@
 
 Limits, told plainly: the audio gate knows level and liveliness. Music, clatter, applause and other voices rise and fall
 like speech and go on to the model, where the no-speech rule, the compression ratio and the confidence remain, and a
-look for a voice's pitch and for sound that is its own copy, which flag and never drop. What glides
-as a voice does, such as song or a violin, may pass them all.
+look for a voice's pitch and for sound that is its own copy, which flag and never drop. What glides as a voice does,
+such as song or a violin, may pass them all.
 """
 
 from __future__ import annotations
