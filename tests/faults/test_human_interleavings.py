@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,11 @@ from interleave import DRAFTERS, PEOPLE, Findings, free_run, play_schedules, ver
 from interleave_mutants import GUARD_MUTANTS, GuardMutant, mutated
 from witness import scalar
 
+from daemon.local.stack import LocalStack
+
 Sql = psycopg.Connection[Any]
+ERRORS = re.compile(r"^.*(?:(?:ERROR|DETAIL|CONTEXT|STATEMENT): |\tProcess \d+: ).*$", re.MULTILINE)
+"""Lines of PostgreSQL's log."""
 
 
 @pytest.fixture
@@ -35,6 +40,10 @@ def test_everybody_at_once(fault: Fault, clean_stack: Any, watched: Sql) -> None
     wanted = fault.size(full=100_000, short=2_000)
     fault.injected(f"{wanted:,} claims crossed by a person before the draft came, {PEOPLE} people, {DRAFTERS} daemons")
     found = free_run(clean_stack.db_url, watched, fault.random, crossed=wanted, guard_s=900)
+    if found.errors and isinstance(clean_stack, LocalStack):
+        # Of a deadlock the server alone knows both statements.
+        log = clean_stack.postgres.log.read_text(encoding="utf-8")
+        found.errors.append("the server's log: " + " ".join(ERRORS.findall(log)[-12:]))
     held(fault, found)
     counts = found.counts
     fault.holds("all of them", [counts] if counts["interleavings"] < wanted else [])

@@ -39,8 +39,8 @@ def wired(stack: LocalStack) -> Iterator[ChaosProxy]:
 @pytest.mark.fault("F45", "database-wire")
 async def test_the_database_is_out_of_its_servers_reach(fault: Fault, scene: Scene) -> None:
     """What was asked may have been carried out, may be carried out much later, or never."""
-    stall_s, away_s = fault.size(full=60, short=5), fault.size(full=20, short=3)
-    rounds = fault.size(full=5, short=1)
+    stall_s, away_s = fault.size(full=40, short=5), fault.size(full=15, short=3)
+    rounds = fault.size(full=3, short=1)
     fault.injected(
         f"{rounds} x all connections to the database stall for {stall_s} s, are refused for {away_s} s, are reset at "
         "six moments, and answer 0.3 s late; people at work, 5 inserts each"
