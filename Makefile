@@ -14,7 +14,7 @@ HAS_GPU := $(wildcard /dev/nvidiactl)
 # Each worker has a Supabase of its own; one that somebody else runs is there only once.
 WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 # Faults wait more than they work, so there may be more of them at a time than processors.
-FAULT_WORKERS ?= 3
+FAULT_WORKERS ?= 5
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types contracts unit faults bench clean
@@ -52,7 +52,7 @@ unit: setup
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=F05,F13 for some.
-	$(BIN)/pytest tests/faults --faults -n $(FAULT_WORKERS) --dist load $(if $(SEED),--fault-seed $(SEED)) \
+	$(BIN)/pytest tests/faults --faults -vv -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 $(if $(SEED),--fault-seed $(SEED)) \
 	  $(if $(ONLY),--fault-only $(ONLY)) $(if $(TABLE),--fault-table $(TABLE))
 
 bench: setup ## Measure the latency from a committed insert to a visible draft.

@@ -49,8 +49,8 @@ def verdicts(db: Database) -> dict[str, str]:
 
 
 def spent_s(processes: Sequence[int]) -> float:
-    """Seconds of a processor that they have had: what else the machine does is not theirs."""
-    times = [psutil.Process(pid).cpu_times() for pid in processes]
+    """Seconds of a processor that they have had: the rest is not theirs. One that is gone counts as none."""
+    times = [psutil.Process(pid).cpu_times() for pid in processes if psutil.pid_exists(pid)]
     return sum(each.user + each.system for each in times)
 
 

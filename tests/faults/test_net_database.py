@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import audit
 import psycopg
 import pytest
 from chaos_proxy import DATABASE, ChaosProxy
 from chaos_proxy import Fault as Net
 from fault_record import Fault
 from scene import Scene
-from witness import drafted_more_than_once
 
 from daemon.local.stack import LocalStack
 
@@ -69,5 +69,5 @@ async def test_the_database_is_out_of_its_servers_reach(fault: Fault, scene: Sce
         fault.observe(f"people: {people.acts} acts done, {people.refused} refused by the outages")
         await scene.live(daemon)
         with psycopg.connect(scene.stack.db_url) as db:
-            fault.holds("no double effect", [n] if (n := drafted_more_than_once(db)) else [])
+            fault.holds("no double effect", audit.doubled(db))
         scene.end(daemon)

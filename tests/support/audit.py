@@ -87,6 +87,16 @@ def counts(db: Database) -> dict[str, int]:
     return {name: int(value) for name, value in row.items()}
 
 
+def doubled(db: Database) -> list[str]:
+    """Clips that were drafted twice though nobody had touched them in between. Ask where one version is live."""
+    rows = db.execute(
+        "select distinct clip_id::text from ("
+        "  select clip_id, kind, lag(kind) over (partition by clip_id order by seq) as before"
+        "  from audit.log where kind in ('draft', 'touch', 'restore')) told where kind = 'draft' and before = 'draft'"
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 @contextmanager
 def audited(db: Database) -> Iterator[Database]:
     """Watch during the block. The record is gone after it: ask within."""

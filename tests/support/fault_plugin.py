@@ -15,6 +15,8 @@ import pytest
 from fault_record import Fault, markdown
 
 SHORT_SEED = 1
+WAITING = {"test_net_database.py", "test_net_realtime.py", "test_net_rest.py", "test_process_hangs.py"}
+"""Their faults last for minutes of a clock, and for little of a processor."""
 _RECORD = pytest.StashKey[Fault]()
 
 
@@ -45,7 +47,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long ones to `make faults`, where they come first: the others fill the gaps beside them."""
+    """Leave the long ones to `make faults`. There those that wait come first: the others work in the meantime."""
     only = set(filter(None, config.option.fault_only.split(",")))
 
     def wanted(item: pytest.Item) -> bool:
@@ -57,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)
     if config.option.faults:
-        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+        items.sort(key=lambda item: (item.path.name not in WAITING, item.get_closest_marker("long") is None))
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class Mutant:
     name: str
     changes: tuple[Change, ...]
     fault: str
-    breaks: str
+    breaks: str | tuple[str, ...]
     test: str = ""
     """A part of the test's name, where a fault has several."""
 
