@@ -45,16 +45,16 @@ def new_worker() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
-    """Run until SIGTERM or SIGINT.
+async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Callable[[], Settings]) -> None:
+    """Run until SIGTERM or SIGINT. SIGHUP takes up the thresholds of the settings that `reread` returns.
 
     `wait`: keep trying when Supabase cannot be reached at the start. A service manager wants that (the network may
     come later); a person at a terminal wants to hear that the URL is wrong.
 
     Raises `ConfigurationError` when a person has to change something first.
     """
-    stop = asyncio.Event()
-    _on_signals(stop)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, reload)
     drafter = Drafter()
     async with AsyncExitStack() as stack:
         stack.callback(drafter.close)
@@ -64,7 +64,13 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier) -> None:
         client = await client_for(settings.supabase, http)
         store = ClipStore(client, worker)
         ledger = Ledger(Database(client), worker, settings.supabase.bucket)
-        serving = _serve(settings, store, ledger, drafter, stack, pulse, wait=wait)
+
+        async def reloads(parts: Parts) -> None:
+            while await reload.wait():
+                reload.clear()
+                await _reload(parts, pulse, reread)
+
+        serving = _serve(settings, store, ledger, drafter, stack, pulse, reloads, wait=wait)
         await _until(stop, serving, lambda: _goodbye(pulse))
         with suppress(AmbaraError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
@@ -110,6 +116,7 @@ async def _serve(
     drafter: Drafter,
     stack: AsyncExitStack,
     pulse: Pulse,
+    reloads: Callable[[Parts], Coroutine[Any, Any, None]],
     *,
     wait: bool,
 ) -> None:
@@ -126,8 +133,21 @@ async def _serve(
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
         parts.ring(SweepDue())
         tasks.create_task(parts.dispatcher.run(), name="dispatcher")
+        tasks.create_task(reloads(parts), name="reloads")
         if parts.feed:
             tasks.create_task(parts.feed.run(), name="feed")
+
+
+async def _reload(parts: Parts, pulse: Pulse, reread: Callable[[], Settings]) -> None:
+    """Take up what can be taken up without a start. What is wrong is said, and all stays as it was."""
+    with pulse.reloading():
+        try:
+            settings = await asyncio.to_thread(reread)
+        except AmbaraError as error:
+            log.error("settings not taken up", error=str(error))  # noqa: TRY400 - the sentence says it all
+            return
+        at_once, at_a_start = parts.take_up(settings)
+        log.info("settings taken up", changed=at_once, after_a_restart=at_a_start)
 
 
 def _goodbye(pulse: Pulse) -> None:
@@ -136,8 +156,8 @@ def _goodbye(pulse: Pulse) -> None:
     log.info("stopping")
 
 
-def _on_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT ask for a clean end; a second one does not wait for it."""
+def _on_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """SIGTERM and SIGINT ask for a clean end; a second one does not wait for it. SIGHUP asks for the settings."""
 
     def asked(number: int) -> None:
         if stop.is_set():
@@ -147,6 +167,7 @@ def _on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None], stopping: Callable[[], None]) -> None:

@@ -30,8 +30,12 @@ class Observe(Protocol):
         """Read the truth."""
 
 
+ROUND_S = 180.0
+"""What a round may take: three questions to a database that lets each run into its time limit, and a pause as long."""
+
+
 class Dispatcher:
-    """Asks the same questions again whenever somebody rings."""
+    """Asks the same questions again whenever somebody rings. `policy` may be changed between two rounds."""
 
     def __init__(
         self,
@@ -41,7 +45,9 @@ class Dispatcher:
     ) -> None:
         self._observe = observe
         self._start = start
-        self._policy = policy
+        self.policy = policy
+        self._ended = time.monotonic()
+        """When the last round did."""
         self._inbox: dict[Event, None] = {}
         self._rung = asyncio.Event()
         self.failures = 0
@@ -54,11 +60,16 @@ class Dispatcher:
         self._inbox[event] = None
         self._rung.set()
 
+    def overdue_s(self, every_s: float) -> float:
+        """By how many seconds a round is missing, if somebody rings each `every_s`; 0 if none is."""
+        return max(0.0, time.monotonic() - self._ended - every_s - ROUND_S)
+
     async def run(self) -> None:
         """Decide for ever."""
         while True:
             await self._rung.wait()
             await self.decide()
+            self._ended = time.monotonic()
 
     async def decide(self) -> None:
         """One round. When the truth cannot be read the events stay, and the next round comes after a pause."""
@@ -76,7 +87,7 @@ class Dispatcher:
             return
         self.failures = 0
         self.decided += 1
-        for command in handle(list(events), snapshot, self._policy):
+        for command in handle(list(events), snapshot, self.policy):
             self._start(command)
         # A look at a long queue takes its time; events come faster than that. Look at most half of the time.
         await asyncio.sleep(time.monotonic() - began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
@@ -32,6 +33,14 @@ class Notifier:
     def ready(self, status: str) -> None:
         """The daemon is at work."""
         self._send("READY=1", _status(status))
+
+    def status(self, text: str) -> None:
+        """What the daemon is doing, in a line that ``systemctl status`` shows."""
+        self._send(_status(text))
+
+    def reloading(self) -> None:
+        """The settings are being read again; `ready` ends that."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def alive(self) -> None:
         """The watchdog may rest for another `watchdog_s`."""

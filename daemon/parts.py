@@ -104,6 +104,24 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def changed(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """Keys that differ, as ``section.key``: those that `policy_of` hands on, and those that only a start takes up."""
+    differing = [
+        (section, key)
+        for section in type(old).model_fields
+        for key in type(getattr(old, section)).model_fields
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]
+    at_once: list[str] = []
+    at_a_start: list[str] = []
+    for section, key in differing:
+        value = getattr(getattr(new, section), key)
+        part = getattr(old, section).model_copy(update={key: value})
+        one = old.model_copy(update={section: part})
+        (at_once if policy_of(one) != policy_of(old) else at_a_start).append(f"{section}.{key}")
+    return at_once, at_a_start
+
+
 def _is_uuid(text: str) -> bool:
     try:
         UUID(text)

@@ -1,13 +1,14 @@
 """The event loop's pulse: how late it is, and what the service manager hears of it.
 
 A daemon that hangs is alive and useless: whoever watches it has to see the difference. It lives as long as its loop
-keeps time and the model answers; a database that is away changes nothing about that.
+keeps time, the model answers and the sweep comes round; a database that is away changes nothing about that.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import structlog
@@ -35,12 +36,13 @@ class Pulse:
 
     def __init__(self, notifier: Notifier, overdue_s: Callable[[], float]) -> None:
         self._notifier = notifier
-        self._overdue_s = overdue_s
+        self._overdue = {"the model": overdue_s}
+        self._status = ""
         self._loop = asyncio.get_running_loop()
         self._handle: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._starting = True
-        self._hung = False
+        self._hung = ""
         self._every_s = min(START_S, notifier.watchdog_s or START_S) / 3
         self._tell_at = 0.0
         self._worst = [0.0, 0.0]
@@ -66,10 +68,30 @@ class Pulse:
         """The worst lateness of late, seconds."""
         return max(self._worst)
 
+    def watch(self, name: str, overdue_s: Callable[[], float]) -> None:
+        """Something else that must not hang; `overdue_s` as above."""
+        self._overdue[name] = overdue_s
+
     def ready(self, status: str) -> None:
         """The daemon is at work."""
         self._starting = False
+        self._status = status
         self._notifier.ready(status)
+
+    def say(self, status: str) -> None:
+        """What it is doing now."""
+        if status != self._status and not self._starting:
+            self._status = status
+            self._notifier.status(status)
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """The settings are read again in this block."""
+        self._notifier.reloading()
+        try:
+            yield
+        finally:
+            self._notifier.ready(self._status)
 
     def stopping(self, within_s: float) -> None:
         """The daemon is shutting down, and wants so many seconds for it."""
@@ -94,11 +116,11 @@ class Pulse:
         self._plan()
 
     def _tell(self) -> None:
-        overdue_s = self._overdue_s()
-        if overdue_s > 0 and not self._hung:
-            log.error("the model hangs", overdue_s=round(overdue_s, 1))
-        self._hung = overdue_s > 0
-        if self._hung:
+        hung = next(((name, late_s) for name, of in self._overdue.items() if (late_s := of()) > 0), None)
+        if hung and not self._hung:
+            log.error(" ".join((hung[0], "hangs")), overdue_s=round(hung[1], 1))
+        self._hung = hung[0] if hung else ""
+        if hung:
             return
         self._tell_at = self._loop.time() + self._every_s
         if self._starting:

@@ -18,14 +18,16 @@ from daemon.drafter import Drafter
 from daemon.errors import AmbaraError
 from daemon.executor import Executor
 from daemon.feed import Feed, FeedSettings
+from daemon.headline import headline
 from daemon.learning.freezing import ReadAudio
 from daemon.learning.loop import Loop
 from daemon.observer import Observer
-from daemon.parts import pipeline_settings, policy_of
+from daemon.parts import changed, pipeline_settings, policy_of
 from daemon.pipeline import Pipeline
 from daemon.pulse import Pulse
 from handlers.commands import Lane
 from handlers.drafting import why_not_draft
+from handlers.events import SweepDue
 from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
@@ -47,22 +49,25 @@ class Parts:
         beside: Collection[str],
     ) -> None:
         """`beside`: as for `Pipeline`."""
+        self._settings = settings
         self._store = store
         self._drafter = drafter
         self._pulse = pulse
         self._ready = False
         self._blocked: str | None = None
         self.loop = loop
+        self._seen: Snapshot | None = None
         pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting), beside)
         turns = asyncio.Lock()
         self._promoter = loop.promoter(drafter, turns, tasks)
+        self._trainer = loop.trainer(read)
         self._executor = Executor(
             tasks,
             pipeline,
             lambda event: self.ring(event),  # noqa: PLW0108 - `ring` comes later
             turns,
             lambda: drafter.version,
-            trainer=loop.trainer(read),
+            trainer=self._trainer,
             judge=loop.judge(),
             promoter=self._promoter,
         )
@@ -71,6 +76,7 @@ class Parts:
         )
         self.dispatcher = Dispatcher(self._observe, self._executor.start, policy_of(settings))
         self.ring = self.dispatcher.ring
+        pulse.watch("the sweep", lambda: self.dispatcher.overdue_s(1.2 * settings.drafting.sweep_seconds))
         self.feed: Feed | None = None
         if settings.realtime.enabled:
             feed = FeedSettings(
@@ -82,6 +88,14 @@ class Parts:
             )
             self.feed = Feed(feed, self.ring, self._canary)
 
+    def take_up(self, settings: Settings) -> tuple[list[str], list[str]]:
+        """Decide by these settings from now on. Returns what `changed` says of them."""
+        told = changed(self._settings, settings)
+        self._settings = settings
+        self.dispatcher.policy = policy_of(settings)
+        self.ring(SweepDue())
+        return told
+
     async def _observe(self, *, learning: bool) -> Snapshot:
         snapshot = await self._observer.observe(learning=learning)
         blocked = why_not_draft(snapshot) if snapshot.ready else None
@@ -91,14 +105,26 @@ class Parts:
             self._blocked = blocked
             if blocked:
                 log.warning("not drafting", why=blocked)
+        self._seen = snapshot
         if not self._ready:
             self._ready = True
-            self._pulse.ready(f"live v{snapshot.live}, {snapshot.ready} ready")
+            self._pulse.ready(self._headline(away=False))
             log.info("ready", live=snapshot.live, clips_ready=snapshot.ready)
+        self._pulse.say(self._headline(away=False))
         return snapshot
 
+    def _headline(self, *, away: bool) -> str:
+        return headline(
+            self._seen,
+            away=away,
+            blocked=self._blocked,
+            feed=self.feed.state.value if self.feed else "off",
+            training=self._trainer.progress,
+        )
+
     async def beat(self) -> None:
-        """Tell the database what this daemon is doing, for `ambara status`."""
+        """Tell the service manager and the database what this daemon is doing."""
+        self._pulse.say(self._headline(away=bool(self.dispatcher.failures)))
         if self.dispatcher.failures:
             return  # it is away, and asked often enough
         with suppress(AmbaraError):

@@ -175,3 +175,26 @@ async def test_corrections_are_counted_only_for_who_asks(truth: Truth, loop: Dis
         loop.ring(event)
         await loop.decide()
     assert (truth.looked, truth.counted) == (3, 1)
+
+
+async def test_a_round_that_does_not_end_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROUND_S", 0.1)
+    answer = asyncio.Event()
+
+    async def stuck(*, learning: bool) -> Snapshot:
+        await answer.wait()
+        return Snapshot(live=3, loaded=3, ready=0)
+
+    loop = Dispatcher(stuck, lambda _: None, Policy())
+    assert loop.overdue_s(0.1) == 0
+    async with running(loop):
+        loop.ring(SweepDue())
+        await asyncio.sleep(0.5)
+        assert loop.overdue_s(0.1) > 0
+        assert loop.overdue_s(60) == 0, "nobody was to ring yet"
+        answer.set()
+        async with asyncio.timeout(GUARD_S):
+            while not loop.decided:  # noqa: ASYNC110 - a plain number
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.6)  # it rests for as long as it looked
+        assert loop.overdue_s(0.5) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_signs_of_life_and_the_time_that_a_start_takes(manager: tuple[str, socke
     assert receiver.recv(4096) == b"EXTEND_TIMEOUT_USEC=12500000"
     notifier.alive()
     assert receiver.recv(4096) == b"WATCHDOG=1"
+    notifier.status("live v3, 0 pending")
+    assert receiver.recv(4096) == b"STATUS=live v3, 0 pending"
+    before = time.monotonic_ns() // 1000
+    notifier.reloading()
+    first, _, when = receiver.recv(4096).decode().partition("\nMONOTONIC_USEC=")
+    assert first == "RELOADING=1"
+    assert before <= int(when) <= time.monotonic_ns() // 1000
 
 
 @pytest.mark.parametrize(

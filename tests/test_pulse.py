@@ -189,3 +189,32 @@ async def test_the_budget_counts_whole_windows_and_a_load_has_none() -> None:
         model.answer.set()
         await work
     drafter.close()
+
+
+async def test_whatever_hangs_ends_the_petting_and_is_named(manager: Manager) -> None:
+    late = 0.0
+    with capture_logs() as lines, Pulse(Notifier(manager.address, WATCHDOG_S), lambda: 0.0) as pulse:
+        pulse.watch("the sweep", lambda: late)
+        await until(lambda: "WATCHDOG=1" in manager.heard(), "it is petted")
+        late = 3.0
+        await until(lambda: [line for line in lines if line["event"] == "the sweep hangs"], "it is said")
+        manager.heard()
+        await asyncio.sleep(3 * WATCHDOG_S)
+        assert manager.heard() == []
+        late = 0.0
+        await until(lambda: "WATCHDOG=1" in manager.heard(), "it is petted again")
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["the sweep hangs"]
+
+
+async def test_a_status_is_told_when_it_changes(manager: Manager) -> None:
+    with Pulse(Notifier(manager.address), lambda: 0.0) as pulse:
+        pulse.say("nobody wants to know before it is ready")
+        pulse.ready("live v1, 0 pending")
+        manager.heard()
+        pulse.say("live v1, 0 pending")
+        assert manager.heard() == []
+        pulse.say("live v1, 3 pending")
+        assert manager.heard() == ["STATUS=live v1, 3 pending"]
+        with pulse.reloading():
+            assert manager.heard()[0].startswith("RELOADING=1\n")
+        assert manager.heard() == ["READY=1\nSTATUS=live v1, 3 pending"]

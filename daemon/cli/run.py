@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.context import settings_of
-from daemon.config import prepare_state
+from daemon.cli.context import config_path, settings_of
+from daemon.config import load, prepare_state
 
 
 def run(
@@ -22,6 +22,7 @@ def run(
     """Draft pending clips as they arrive, until SIGTERM or Ctrl-C.
 
     Under a service manager the daemon waits for Supabase to come up; at a terminal it says what is wrong and ends.
+    SIGHUP lets it take up changed thresholds: when to train, when to promote, how long to draft.
 
     [bold]Examples[/bold]
 
@@ -35,4 +36,8 @@ def run(
     from daemon.notify import Notifier
 
     supervised = "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ
-    asyncio.run(app.run(settings, wait=supervised if wait is None else wait, notifier=Notifier.from_environment()))
+    patient = supervised if wait is None else wait
+    file = config_path(context)
+    asyncio.run(
+        app.run(settings, wait=patient, notifier=Notifier.from_environment(), reread=lambda: load(file, os.environ))
+    )

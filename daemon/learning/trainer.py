@@ -53,6 +53,12 @@ class Trainer:
         self._read = read
         self._settings = settings
         self._lease_s = lease_s
+        self._work: _Run | None = None
+
+    @property
+    def progress(self) -> tuple[int, Mapping[str, Any]] | None:
+        """The version that is being made here, and how far it is; None while nothing is."""
+        return (self._work.run.version, self._work.detail) if self._work else None
 
     async def train(self, command: Train) -> Event | None:
         """Train to the end. None when there was nothing to do, or another worker does it.
@@ -71,7 +77,14 @@ class Trainer:
         if run is None:
             return None
         log.info("training begins", run=run.id, version=run.version, attempt=run.attempts)
-        work = _Run(self._ledger, run, self._lease_s)
+        work = self._work = _Run(self._ledger, run, self._lease_s)
+        try:
+            return await self._see_through(work)
+        finally:
+            self._work = None
+
+    async def _see_through(self, work: _Run) -> Event | None:
+        run = work.run
         try:
             facts = await work.held(self._make(work))
         except PermanentError as error:
