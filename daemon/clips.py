@@ -49,9 +49,10 @@ class ClipStore:
             raise ConfigurationError(
                 f"The database has Ambara's schema {found}, and {SCHEMA_VERSION} is needed. {MIGRATE}"
             )
-        await self._check_bucket(bucket)
+        await self.check_bucket(bucket)
 
-    async def _check_bucket(self, bucket: str) -> None:
+    async def check_bucket(self, bucket: str) -> None:
+        """Raise `ConfigurationError` unless the bucket is there."""
         try:
             await self._client.storage.get_bucket(bucket)
         except StorageApiError as error:

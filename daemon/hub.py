@@ -20,7 +20,7 @@ from daemon.hub_errors import explained, misnamed
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["check", "model_card", "push"]
+__all__ = ["check", "check_token", "model_card", "push"]
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,20 @@ def check(repo: str, token: str | None) -> str:
     `token`: None takes HF_TOKEN, then what `hf auth login` stored. Raises `ConfigurationError` for what a person has
     to set right, `TemporaryError` when the hub does not answer.
     """
+    check_token(repo, token)
+    secret = _token(token)
+    with explained(repo, secret):
+        api = _api(repo, secret)
+        api.create_repo(repo, private=True, exist_ok=True)
+        api.auth_check(repo, write=True)
+        found = api.model_info(repo)
+    if found.private is False:
+        log.warning("the repository is public: everybody can download what is pushed there", repo=found.id)
+    return found.id
+
+
+def check_token(repo: str, token: str | None) -> str:
+    """See that there is a token that may write, and make nothing. Returns whose it is. Raises as `check` does."""
     secret = _token(token)
     with explained(repo, secret):
         api = _api(repo, secret)
@@ -47,12 +61,7 @@ def check(repo: str, token: str | None) -> str:
                 f"The token of {who.get('name', 'the hub')} may only read: make one that may write "
                 f"at {api.endpoint}/settings/tokens and set HF_TOKEN to it."
             )
-        api.create_repo(repo, private=True, exist_ok=True)
-        api.auth_check(repo, write=True)
-        found = api.model_info(repo)
-    if found.private is False:
-        log.warning("the repository is public: everybody can download what is pushed there", repo=found.id)
-    return found.id
+    return str(who.get("name", "the hub"))
 
 
 def push(

@@ -62,17 +62,19 @@ def script() -> str:
     return "\n".join([*texts, RELOAD + "\n"])
 
 
-def pending(db_url: str) -> list[str]:
+def pending(db_url: str, *, again: bool = False) -> list[str]:
     """Names of the migrations that `apply` would apply. Changes nothing."""
     with _connect(db_url) as connection:
         _require_dataset(connection)
-        return [f"{each.version}_{each.name}" for each in migrations() if not _recorded(connection, each.version)]
+        wanted = [each for each in migrations() if again or not _recorded(connection, each.version)]
+        return [f"{each.version}_{each.name}" for each in wanted]
 
 
-def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None) -> list[str]:
+def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None, *, again: bool = False) -> list[str]:
     """Apply what is not recorded yet, each migration in a transaction of its own. Returns the names of those applied.
 
-    `warn` hears what a migration could not do and does without.
+    `warn` hears what a migration could not do and does without. `again` applies what is recorded as well: where
+    somebody took away what a migration had made, the record does not know it.
     Raises `ConfigurationError` when a person has to change something, `TemporaryError` when the database is away or
     somebody holds a table.
     """
@@ -86,12 +88,13 @@ def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None) -> l
             with _explained(label), connection.transaction():
                 connection.execute(_LOCK)
                 connection.execute(_PATIENCE)
-                if _recorded(connection, each.version):
+                if _recorded(connection, each.version) and not again:
                     continue
                 connection.execute(each.sql.encode())
                 connection.execute(_RECORD)
                 connection.execute(
-                    "insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s)",
+                    "insert into supabase_migrations.schema_migrations (version, statements, name) values (%s, %s, %s) "
+                    "on conflict (version) do nothing",
                     (each.version, [each.sql], each.name),
                 )
             applied.append(label)

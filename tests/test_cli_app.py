@@ -36,7 +36,7 @@ def test_help_names_every_command() -> None:
         assert f"│ {name} " in done.stdout
 
 
-@pytest.mark.parametrize("name", ["run", "re-draft", "status", "migrate", "demo"])
+@pytest.mark.parametrize("name", ["run", "re-draft", "status", "doctor", "migrate", "demo"])
 def test_help_of_each_command_has_examples(name: str) -> None:
     done = ambara(name, "--help")
     assert done.returncode == 0
@@ -166,5 +166,5 @@ def test_migrate_applies(blank_database: str) -> None:
     )
     assert [done.returncode for done in (would, did, again)] == [0, 0, 0]
     assert would.stdout.replace("would apply", "applied") == did.stdout
-    assert did.stdout.count("applied") == 5
+    assert did.stdout.count("applied") == 6
     assert "up to date" in again.stdout

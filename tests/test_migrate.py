@@ -83,6 +83,17 @@ def test_a_dry_run_changes_nothing(dataset: str) -> None:
     assert sql(dataset, "select to_regclass('supabase_migrations.schema_migrations')") == [(None,)]
 
 
+def test_what_is_recorded_is_applied_again_when_asked(dataset: str) -> None:
+    """Somebody took something away, and the record does not know."""
+    migrate.apply(dataset)
+    before = shape(dataset)
+    sql(dataset, "drop function ambara_status(); drop table training_requests")
+    assert migrate.apply(dataset) == []
+    assert migrate.pending(dataset, again=True) == NAMES
+    assert migrate.apply(dataset, again=True) == NAMES
+    assert shape(dataset) == before
+
+
 @pytest.mark.parametrize(
     "loss", ["drop schema supabase_migrations cascade", "truncate supabase_migrations.schema_migrations"]
 )

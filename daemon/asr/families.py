@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
+from daemon.asr.device import Device
 from daemon.asr.errors import ModelError
 from daemon.asr.training import Plan, Progress, TrainingError, TrainingResult
 from daemon.asr.transcriber import Transcriber
@@ -55,6 +56,28 @@ def _find_whisper(options: Mapping[str, Any]) -> Path:
     return find_model(settings.model, settings.revision)
 
 
+def _cached_whisper(options: Mapping[str, Any]) -> Path:
+    from daemon.asr.whisper.config import WhisperSettings
+    from daemon.asr.whisper.files import find_model
+
+    settings = _settings(WhisperSettings, options)
+    return find_model(settings.model, settings.revision, fetch=False)
+
+
+def _language_whisper(options: Mapping[str, Any], directory: Path) -> str:
+    from daemon.asr.whisper.config import WhisperSettings
+    from daemon.asr.whisper.load import read_prompt
+
+    return read_prompt(_settings(WhisperSettings, options), directory).get("language", "en")
+
+
+def _device_whisper(options: Mapping[str, Any]) -> Device:
+    from daemon.asr.whisper.config import WhisperSettings
+    from daemon.asr.whisper.load import look_at_device
+
+    return look_at_device(_settings(WhisperSettings, options))
+
+
 def _settings(kind: Callable[..., T], options: Mapping[str, Any], what: str = "A model") -> T:
     known = signature(kind).parameters
     for option in options:
@@ -79,6 +102,15 @@ FINGERPRINTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 FINDERS: Mapping[str, Callable[[Mapping[str, Any]], Path]] = {
     "whisper": _find_whisper,
 }
+CACHES: Mapping[str, Callable[[Mapping[str, Any]], Path]] = {
+    "whisper": _cached_whisper,
+}
+LANGUAGES: Mapping[str, Callable[[Mapping[str, Any], Path], str]] = {
+    "whisper": _language_whisper,
+}
+DEVICES: Mapping[str, Callable[[Mapping[str, Any]], Device]] = {
+    "whisper": _device_whisper,
+}
 
 
 def load(family: str, options: Mapping[str, Any]) -> Transcriber:
@@ -100,6 +132,21 @@ def fingerprint(family: str, options: Mapping[str, Any]) -> str:
 def find(family: str, options: Mapping[str, Any]) -> Path:
     """The directory of a model, fetched from the hub if need be. Raises `ModelError` if there is none."""
     return _of(FINDERS, family)(options)
+
+
+def cached(family: str, options: Mapping[str, Any]) -> Path:
+    """The directory of a model that is on this machine. Raises `ModelError` if it is not; the hub is not asked."""
+    return _of(CACHES, family)(options)
+
+
+def language(family: str, options: Mapping[str, Any], directory: Path) -> str:
+    """The code of the language that the model in `directory` would be asked for. Raises `ModelError` as `load` does."""
+    return _of(LANGUAGES, family)(options, directory)
+
+
+def device(family: str, options: Mapping[str, Any]) -> Device:
+    """Where `load` would put a model, and how much room there is. Raises `ModelError` as that does."""
+    return _of(DEVICES, family)(options)
 
 
 def train(

@@ -32,6 +32,7 @@ COMMANDS = {
     "drafts": "daemon.cli.drafts:drafts",
     "status": "daemon.cli.status:status",
     "why": "daemon.cli.why:why",
+    "doctor": "daemon.cli.doctor:doctor",
     "migrate": "daemon.cli.migrate:migrate",
     "local": "daemon.cli.local:app",
     "demo": "daemon.cli.demo:demo",

@@ -12,6 +12,9 @@ from daemon.errors import ConfigurationError
 
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be applied, and change nothing.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Apply also what is recorded as applied: puts back what was taken away.")
+    ] = False,
     print_sql: Annotated[
         bool, typer.Option("--print", help="Write the SQL, for an SQL editor, and connect nowhere.")
     ] = False,
@@ -42,9 +45,10 @@ def migrate(
             "or paste the output of `ambara migrate --print` into the project's SQL editor."
         )
     if dry_run:
-        names, none, verb = migrations.pending(db_url), "Nothing to apply.", "would apply"
+        names, none, verb = migrations.pending(db_url, again=again), "Nothing to apply.", "would apply"
     else:
-        names, none, verb = migrations.apply(db_url, _warn), "Nothing to apply: the database is up to date.", "applied"
+        done = migrations.apply(db_url, _warn, again=again)
+        names, none, verb = done, "Nothing to apply: the database is up to date.", "applied"
     for name in names:
         typer.echo(f"{verb} {name}")
     if not names:

@@ -130,7 +130,7 @@ class Registry:
         """Raise `PermanentError` unless `ROOM` times the weights of the model in directory `model` fit on the disk."""
         try:
             self._prepare()
-            need = ROOM * sum(path.stat().st_size for path in model.glob("*.safetensors"))
+            need = room_for(model)
             free = shutil.disk_usage(self._root).free
         except OSError as error:
             raise _unwritable(self._root, error) from error
@@ -183,6 +183,11 @@ class Registry:
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.chmod(0o700)
+
+
+def room_for(model: Path) -> int:
+    """Bytes that a training from the model in directory `model` takes."""
+    return ROOM * sum(path.stat().st_size for path in model.glob("*.safetensors"))
 
 
 def _unwritable(root: Path, error: OSError) -> PermanentError:

@@ -140,6 +140,7 @@ def with_arguments(version: int, claim: Claim) -> dict[str, list[Any]]:
     one = {"clip_id": claim.clip_id, "fence": claim.fence}
     return {
         "status": [],
+        "examine": [],
         "training": [],
         "recordings": [],
         "snapshot": [],

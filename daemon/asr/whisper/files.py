@@ -29,9 +29,10 @@ _SHAPES_DRAFTS = (
 )
 
 
-def find_model(name: str, revision: str | None) -> Path:
+def find_model(name: str, revision: str | None, *, fetch: bool = True) -> Path:
     """The directory of a model: given as a directory, or fetched from the hub into its cache.
 
+    Without `fetch` only the cache is looked at.
     Raises `ModelError` if there is none, or if it holds no Whisper in safetensors.
     """
     path = Path(name).expanduser()
@@ -42,7 +43,7 @@ def find_model(name: str, revision: str | None) -> Path:
     elif _looks_local(name):
         raise ModelError(f"There is no model directory at {path}.")
     else:
-        directory = _fetch(name, revision)
+        directory = _fetch(name, revision) if fetch else _cached(name, revision)
     _check(directory, name)
     return directory
 
@@ -63,6 +64,15 @@ def _looks_local(name: str) -> bool:
     """A hub id is ``name`` or ``owner/name``; everything else was meant as a path."""
     parts = name.split("/")
     return name.startswith((".", "/", "~")) or "\\" in name or len(parts) > 2 or Path(parts[0]).is_dir()
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception as error:  # as below
+        raise ModelError(f"{name} is not on this machine yet: the model hub is asked for it at the start.") from error
 
 
 def _fetch(name: str, revision: str | None) -> Path:

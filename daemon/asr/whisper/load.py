@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from daemon.asr.device import Device, measure
 from daemon.asr.errors import ModelError
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
@@ -57,6 +58,11 @@ def model_fingerprint(settings: WhisperSettings) -> str:
     Raises `ModelError` as that does.
     """
     directory = find_model(settings.model, settings.revision)
+    return fingerprint(directory, *read_prompt(settings, directory).values())
+
+
+def read_prompt(settings: WhisperSettings, directory: Path) -> dict[str, str]:
+    """`prompt_of` the model in `directory`, without its weights in memory. Raises `ModelError`."""
     hush()
     from transformers import GenerationConfig
 
@@ -66,7 +72,7 @@ def model_fingerprint(settings: WhisperSettings) -> str:
         raise ModelError(
             f"The generation_config.json of {settings.model} cannot be read: copy the model again."
         ) from error
-    return fingerprint(directory, *prompt_of(settings, generation).values())
+    return prompt_of(settings, generation)
 
 
 def hush() -> None:
@@ -100,6 +106,13 @@ def _choose_dtype(settings: WhisperSettings, device: torch.device) -> torch.dtyp
         raise ModelError("This GPU cannot compute in bfloat16: choose dtype auto or float16.")
     dtype: torch.dtype = getattr(torch, settings.dtype)
     return dtype
+
+
+def look_at_device(settings: WhisperSettings) -> Device:
+    """The device that a model would be put on. Raises `ModelError` if it is absent or cannot compute so."""
+    device = choose_device(settings.device)
+    dtype = _choose_dtype(settings, device)
+    return measure(device, str(dtype).removeprefix("torch."))
 
 
 def load_processor(directory: Path, name: str) -> Any:

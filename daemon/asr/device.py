@@ -1,0 +1,46 @@
+"""A device and its memory. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a model runs. Memory is in bytes."""
+
+    name: str
+    """As PyTorch and its maker call it: ``cuda (NVIDIA H100)``."""
+    dtype: str
+    total: int
+    free: int
+    """At this moment, beside whatever else runs there."""
+
+
+def measure(device: torch.device, dtype: str) -> Device:
+    """Ask a device how large it is."""
+    import torch
+
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return Device(f"cuda ({torch.cuda.get_device_name(device)})", dtype, total, free)
+    if device.type == "mps":
+        total = torch.mps.recommended_max_memory()
+        return Device("mps", dtype, total, max(total - torch.mps.driver_allocated_memory(), 0))
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Device("cpu", dtype, total, _available(total))
+
+
+def _available(total: int) -> int:
+    """What Linux says could be had without swapping; elsewhere all of it."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return total

@@ -1,0 +1,139 @@
+"""Checks of this host: disk, device, packages, base model, hub."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import shlex
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from daemon import hub
+from daemon.asr import families
+from daemon.doctor.finding import Fault, NotAsked
+from daemon.doctor.patient import Patient
+from daemon.learning.registry import room_for
+
+SHOWN = ("torch", "transformers")
+"""Packages whose version is told also where it is well."""
+NAME_STATE = 'directory = "/var/lib/ambara"   # under [state] in ambara.toml'
+NAME_BASE = 'base = "openai/whisper-small"   # under [model] in ambara.toml'
+NAME_LANGUAGE = 'language = "mg"   # under [model] in ambara.toml'
+NAME_DEVICE = 'device = "auto"   # under [model] in ambara.toml, with dtype = "auto"'
+SET_TOKEN = "export HF_TOKEN=hf_…   # one that may write; or: hf auth login"  # noqa: S105 - no token
+disk_usage = shutil.disk_usage
+installed = metadata.version
+
+
+def packages(_patient: Patient) -> str:
+    """What is installed, against what this package asks for."""
+    from packaging.requirements import Requirement
+
+    try:
+        asked = [Requirement(line) for line in metadata.requires("ambara") or ()]
+    except metadata.PackageNotFoundError:
+        raise NotAsked("this is a checkout that was not installed") from None
+    wrong = {}
+    for each in asked:
+        if each.marker is None or each.marker.evaluate():
+            found = _version(each.name)
+            if found is None or not each.specifier.contains(found, prereleases=True):
+                wrong[f"{each.name}{each.specifier}"] = f"{each.name} {found or 'is missing'} (wants {each.specifier})"
+    if wrong:
+        wanted = " ".join(shlex.quote(each) for each in wrong)
+        raise Fault(", ".join(wrong.values()), f"{shlex.quote(sys.executable)} -m pip install {wanted}")
+    return ", ".join(f"{name} {_version(name)}" for name in SHOWN)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return installed(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+async def base_model(patient: Patient) -> str:
+    """Whether the model is on this machine. Fetches nothing."""
+    model = patient.settings.model
+    patient.base = await asyncio.to_thread(families.cached, model.family, patient.model_options())
+    return f"{model.base} is on this machine"
+
+
+def fetch_base(patient: Patient) -> str:
+    """The command that fetches the model, or the line that names another."""
+    model = patient.settings.model
+    owner, _, name = model.base.partition("/")
+    if not name or not owner or "/" in name or owner in {".", "..", "~"} or Path(model.base).exists():
+        return NAME_BASE
+    at = f" --revision {shlex.quote(model.revision)}" if model.revision else ""
+    return f"hf download {shlex.quote(model.base)}{at} --include '*.safetensors*' '*.json' '*.txt'"
+
+
+async def language(patient: Patient) -> str:
+    """Whether the model can be asked for the language."""
+    assert patient.base is not None
+    model = patient.settings.model
+    code = await asyncio.to_thread(families.language, model.family, patient.model_options(), patient.base)
+    return f"the tokenizer knows {code}"
+
+
+async def device(patient: Patient) -> str:
+    """Where the model will run, and whether it fits there."""
+    found = await asyncio.to_thread(families.device, patient.settings.model.family, patient.model_options())
+    room = f"{found.name}, {found.dtype}, {found.free / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
+    # What is free is no measure: a daemon may be at work.
+    if patient.base and (weights := _least_memory(patient.base, found.dtype)) > found.total:
+        raise Fault(f"{room}: the weights alone take {weights / 1e9:.1f} GB", NAME_BASE)
+    return room
+
+
+def state(patient: Patient) -> str:
+    """Whether what outlives a restart can be written, by whoever asks. Makes nothing: it would belong to the wrong
+    user."""
+    directory = patient.settings.state.directory.absolute()
+    place = _nearest(directory)
+    if not place.is_dir():
+        raise Fault(f"{place} is a file, and the state directory would be in it", NAME_STATE)
+    if not os.access(place, os.W_OK | os.X_OK):
+        user, where = shlex.quote(getpass.getuser()), shlex.quote(str(directory))
+        raise Fault(f"{user} may not write to {place}", f"sudo install -d -m 700 -o {user} {where}")
+    return f"{directory} can be written"
+
+
+def disk(patient: Patient) -> str:
+    """Room for a training: three models."""
+    assert patient.base is not None
+    directory = patient.settings.state.directory.absolute()
+    free = disk_usage(_nearest(directory)).free
+    need = room_for(patient.base)
+    if free >= need:
+        return f"{free / 1e9:.1f} GB free for {directory}; a training takes {need / 1e9:.1f}"
+    if not patient.settings.training.enabled:
+        raise NotAsked(f"{free / 1e9:.1f} GB free, and training is off in the settings")
+    raise Fault(
+        f"{free / 1e9:.1f} GB free for {directory}, and a training takes {need / 1e9:.1f}",
+        f"du -xh {shlex.quote(str(_nearest(directory)))} | sort -h | tail   # what to remove; or: {NAME_STATE}",
+    )
+
+
+async def hub_token(patient: Patient) -> str:
+    """Whether a model could be pushed, where that is on. Makes no repository."""
+    repo = patient.settings.training.push_to_hub
+    if not repo:
+        raise NotAsked("nothing is pushed to a hub")
+    who = await asyncio.to_thread(hub.check_token, repo, None)
+    return f"the token of {who} may write"
+
+
+def _least_memory(base: Path, dtype: str) -> int:
+    """Bytes that the weights take at the very least: a file may hold them in 32 bits and the device in 16."""
+    on_disk = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    return on_disk // 2 if "16" in dtype else on_disk
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the nearest above it that exists."""
+    return next(each for each in (path, *path.parents) if each.exists())

@@ -1,0 +1,63 @@
+"""What would take more than the stack to break: on a database beside it, or with an answer that was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from doctor_bench import made
+
+from daemon.config import Settings
+from daemon.doctor import facts
+from daemon.doctor.finding import Fault
+from daemon.doctor.patient import admit
+from daemon.local import origin
+from daemon.local.stack import LocalStack
+
+
+@pytest.fixture
+def settings(local_stack: LocalStack, tmp_path: Path) -> Settings:
+    return made(local_stack, tmp_path)
+
+
+async def test_clips_without_a_primary_key(blank_database: str, settings: Settings) -> None:
+    origin.prepare(blank_database, minimal=True)
+    with psycopg.connect(blank_database, autocommit=True) as db:
+        async with admit(settings, "") as patient:
+
+            def told() -> str:
+                row = db.execute("select ambara_examine()").fetchone()
+                assert row is not None
+                patient.facts = row[0]
+                return facts.tables(patient)
+
+            assert "all 10 are there" in told()
+            db.execute("alter table clips drop constraint clips_pkey cascade")
+            with pytest.raises(Fault, match="clips: no primary key") as fault:
+                told()
+            db.execute(fault.value.remedy.encode())
+            assert "all 10 are there" in told()
+            db.execute("alter table clips disable row level security")
+            db.execute('drop policy "Signed-in people read clips" on clips')
+            db.execute('drop policy "Signed-in people add clips" on clips; drop policy "Ambara reads" on clips')
+            db.execute('drop policy "Signed-in people correct clips" on clips')
+            told()
+            with pytest.raises(Fault, match="off for clips") as fault:
+                facts.row_security(patient)
+            db.execute(fault.value.remedy.encode())
+            told()
+            facts.row_security(patient)
+            assert patient.facts["tables"]["clips"]["policies"] == 3
+
+
+async def test_a_database_that_writes_nothing_for_realtime(local_stack: LocalStack, settings: Settings) -> None:
+    with psycopg.connect(local_stack.db_url) as db:
+        row = db.execute("select ambara_examine()").fetchone()
+    async with admit(settings, "") as patient:
+        patient.facts = row[0] if row else {}
+        assert facts.replication(patient) == "wal_level is logical"
+        patient.facts |= {"wal_level": "replica"}
+        with pytest.raises(Fault, match="wal_level is replica") as fault:
+            facts.replication(patient)
+    assert fault.value.remedy.startswith("alter system set wal_level = 'logical';")

@@ -1,0 +1,131 @@
+"""`ambara doctor` on this host: each thing is broken once, and told with what mends it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+from doctor_bench import faults, look, made
+from hub_server import hub_server
+
+from daemon.asr import families
+from daemon.asr.device import Device
+from daemon.config import Settings
+from daemon.doctor import host
+from daemon.doctor.rounds import HOST
+from daemon.local.stack import LocalStack
+from daemon.local.tiny import BASE
+
+
+@pytest.fixture
+def settings(local_stack: LocalStack, tmp_path: Path) -> Settings:
+    return made(local_stack, tmp_path)
+
+
+BROKEN_SETTINGS: dict[str, tuple[dict[str, Any], str, str]] = {
+    # name: (sections of the settings, the check that turns red, a part of what mends it)
+    "a language that nobody knows": ({"model": {"language": "tlh"}}, "language", 'language = "mg"   # under [model]'),
+    "a device that is not there": ({"model": {"device": "mps"}}, "device", 'device = "auto"   # under [model]'),
+    "no such directory": ({"model": {"base": "/nowhere/whisper"}}, "base model", 'base = "openai/whisper-small"'),
+    "a model that was never fetched": (
+        {"model": {"base": "openai/whisper-none"}},
+        "base model",
+        "hf download openai/whisper-none --include '*.safetensors*'",
+    ),
+    "a state directory in a file": ({"state": {"directory": __file__}}, "state directory", 'directory = "/var'),
+    "a push without a token": ({"training": {"push_to_hub": "noa/whisper-mg"}}, "hub", "export HF_TOKEN=hf_…"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_SETTINGS)
+async def test_settings_of_this_host(
+    name: str, local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections, red, remedy = BROKEN_SETTINGS[name]
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "stored-token"))
+    assert faults(await look(made(local_stack, tmp_path), checks=HOST)) == {}
+    found = faults(await look(made(local_stack, tmp_path, **sections), checks=HOST))
+    assert found.keys() == {red}
+    assert remedy in found[red]
+
+
+async def test_a_model_in_the_hubs_cache(
+    local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found there without the hub, and what the cache has is what is checked."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    place = tmp_path / "models--noa--tiny"
+    snapshot = place / "snapshots" / ("0" * 40)
+    shutil.copytree(BASE, snapshot)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(snapshot.name)
+    settings = made(local_stack, tmp_path, model={"base": "noa/tiny"})
+    assert faults(await look(settings, checks=HOST)) == {}
+    (snapshot / "model.safetensors").unlink()
+    assert faults(await look(settings, checks=HOST)).keys() == {"base model"}
+
+
+async def test_a_token_that_may_only_read(
+    local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(local_stack, tmp_path, training={"push_to_hub": "noa/whisper-mg"})
+    token = "hf_SwordfishOfNoaSwordfishOfNoa"
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with hub_server(noa=token) as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        found = await look(settings, checks=HOST)
+        assert (faults(found), found["hub"].found) == ({}, "the token of noa may write")
+        hub.tokens[token]["role"] = "read"
+        found = await look(settings, checks=HOST)
+        assert faults(found).keys() == {"hub"}
+        assert "may only read" in found["hub"].found
+        assert token not in repr(found)
+        assert hub.repos == {}
+
+
+def _little_disk(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(host, "disk_usage", lambda _: SimpleNamespace(free=3_000_000))
+
+
+def _little_memory(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(families, "device", lambda *_: replace(Device("cuda (toy)", "float16", 0, 0), total=500_000))
+
+
+def _old_torch(patch: pytest.MonkeyPatch) -> None:
+    real = host.installed
+    patch.setattr(host, "installed", lambda name: "2.5.1+cpu" if name == "torch" else real(name))
+
+
+BROKEN_AT_THE_SEAM: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] = {
+    # name: (what breaks it, the check that turns red, what is found, a part of what mends it)
+    "too little disk": (_little_disk, "disk", "0.0 GB free for", "du -xh "),
+    "too little memory": (_little_memory, "device", "the weights alone take", 'base = "openai/whisper-small"'),
+    "a package out of range": (_old_torch, "packages", "torch 2.5.1+cpu (wants", "-m pip install 'torch<3,>=2.6'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_AT_THE_SEAM)
+async def test_this_host(name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks, red, said, remedy = BROKEN_AT_THE_SEAM[name]
+    assert faults(await look(settings, checks=HOST)) == {}
+    breaks(monkeypatch)
+    found = await look(settings, checks=HOST)
+    assert faults(found).keys() == {red}
+    assert said in found[red].found
+    assert remedy in faults(found)[red]
+
+
+async def test_a_state_directory_of_somebody_else(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    found = faults(await look(settings, checks=HOST))
+    assert found.keys() == {"state directory"}
+    assert found["state directory"].startswith("sudo install -d -m 700 -o ")
+    assert found["state directory"].endswith(f" {settings.state.directory}")
