@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long ones to `make faults`. There those that wait come first: the others work in the meantime."""
+    """Leave the long ones to `make faults`. There every second one waits, and the others work in the meantime."""
     only = set(filter(None, config.option.fault_only.split(",")))
 
     def wanted(item: pytest.Item) -> bool:
@@ -59,7 +60,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)
     if config.option.faults:
-        items.sort(key=lambda item: (item.path.name not in WAITING, item.get_closest_marker("long") is None))
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+        waiting = [item for item in items if item.path.name in WAITING]
+        working = [item for item in items if item.path.name not in WAITING]
+        items[:] = [item for pair in zip_longest(waiting, working) for item in pair if item]
 
 
 @pytest.fixture
