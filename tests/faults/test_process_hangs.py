@@ -29,8 +29,8 @@ READY_S = 60.0
 
 @pytest.mark.fault("F14", "loop-block")
 async def test_the_event_loop_is_blocked(fault: Fault, scene: Scene, nest: Nest) -> None:
-    """In full also for longer than a connection lives without an answer to its pings."""
-    blocks = [(HOG, 10), (BLOCK, 10), (BLOCK, 60)] if fault.full else [(BLOCK, 3)]
+    """In full also for longer than the server bears a client that says nothing, which is 60 s after its last word."""
+    blocks = [(HOG, 10), (BLOCK, 10), (BLOCK, 75)] if fault.full else [(BLOCK, 3)]
     how = ", ".join(f"{'computes' if code is HOG else 'sleeps'} for {seconds} s" for code, seconds in blocks)
     fault.injected(f"a callback {how}; 20 inserts meanwhile")
     inside = Inside(scene.folder / "inside")
