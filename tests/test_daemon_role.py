@@ -67,12 +67,12 @@ async def test_a_whole_daemon(clean_stack: Any, db: Database, spoken: Sequence[U
     async with team(clean_stack) as people:
         for tape in range(TAPES):
             said = spoken[tape * CLIPS : (tape + 1) * CLIPS]
-            run = await people.sync_extraction(**clips_of(said), label=f"tape {tape}")
+            run = await people.sync_extraction(**clips_of(said, f"reel {tape}.mp3"), label=f"tape {tape}")
             for clip, each in zip(sorted(await people.clips(run), key=itemgetter("file_name")), said, strict=True):
                 await people.save(clip, each.text)
         words = clip_rows(db)
         with daemon_process(project, tmp_path, env=env, drafting={"sweep_seconds": 1}, training=LEARN) as daemon:
-            await people.sync_extraction(**clips_of(spoken[-WAITING:]), label="new")
+            await people.sync_extraction(**clips_of(spoken[-WAITING:], "new.mp3"), label="new")
             daemon.wait_for("feed", state="live")
             daemon.wait_for("training begins")
             judged = daemon.wait_for("compared", guard_s=240, never="training failed")
@@ -96,10 +96,9 @@ async def test_a_whole_daemon(clean_stack: Any, db: Database, spoken: Sequence[U
     assert scalar(db, "select count(*) from ambara_daemons") == 0
 
 
-def clips_of(spoken: Sequence[Utterance]) -> dict[str, Any]:
-    """Rows and audio of an extraction of one recording."""
+def clips_of(spoken: Sequence[Utterance], tape: str) -> dict[str, Any]:
+    """Rows and audio of an extraction of one recording. Its name decides whether it is held out."""
     names = [f"clips/clip_{i:05}.wav" for i in range(len(spoken))]
-    tape = f"{uuid4()}.mp3"
     rows = [
         {"file_name": n, "source_file": tape, "duration_sec": u.seconds} for n, u in zip(names, spoken, strict=True)
     ]
