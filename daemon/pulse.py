@@ -86,12 +86,14 @@ class Pulse:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """The settings are read again in this block."""
-        self._notifier.reloading()
+        """The settings are read again in this block. A daemon that is not ready yet does not become so by that."""
+        if not self._starting:
+            self._notifier.reloading()
         try:
             yield
         finally:
-            self._notifier.ready(self._status)
+            if not self._starting:
+                self._notifier.ready(self._status)
 
     def stopping(self, within_s: float) -> None:
         """The daemon is shutting down, and wants so many seconds for it."""

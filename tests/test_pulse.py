@@ -209,6 +209,9 @@ async def test_whatever_hangs_ends_the_petting_and_is_named(manager: Manager) ->
 async def test_a_status_is_told_when_it_changes(manager: Manager) -> None:
     with Pulse(Notifier(manager.address), lambda: 0.0) as pulse:
         pulse.say("nobody wants to know before it is ready")
+        with pulse.reloading():
+            pass
+        assert all(message.startswith("EXTEND_TIMEOUT_USEC=") for message in manager.heard())
         pulse.ready("live v1, 0 pending")
         manager.heard()
         pulse.say("live v1, 0 pending")
