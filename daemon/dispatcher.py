@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from daemon.backoff import backoff
-from daemon.errors import AmbaraError
+from daemon.errors import AmbaraError, ConfigurationError
 from handlers import handle, needs_learning
 from handlers.commands import Command
 from handlers.events import Event
@@ -52,6 +52,8 @@ class Dispatcher:
         self._rung = asyncio.Event()
         self.failures = 0
         """Observations that failed in a row."""
+        self.trouble = ""
+        """What the last of them failed of, in a few words; empty when it did not."""
         self.decided = 0
         """Rounds decided since the start."""
 
@@ -80,12 +82,14 @@ class Dispatcher:
             snapshot = await self._observe(learning=needs_learning(events))
         except AmbaraError as error:
             self.failures += 1
+            refused = isinstance(error, ConfigurationError)
+            self.trouble = str(error).partition(". ")[0].rstrip(".") if refused else "Supabase is away"
             pause = backoff(self.failures)
             log.warning("cannot observe", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             self._put_back(events)
             await asyncio.sleep(pause)
             return
-        self.failures = 0
+        self.failures, self.trouble = 0, ""
         self.decided += 1
         for command in handle(list(events), snapshot, self.policy):
             self._start(command)

@@ -40,9 +40,11 @@ def config_path(context: typer.Context) -> Path | None:
 def say_error(message: str) -> None:
     """One sentence on stderr, without secrets; the markup of a terminal is left to the terminal."""
     from daemon.credentials import read_key
+    from daemon.logs import is_journal
     from daemon.redaction import Redactor
 
     known = [value for name, value in os.environ.items() if name.startswith("SUPABASE_") and name.endswith("_KEY")]
     with suppress(ConfigurationError):
         known.append(read_key(os.environ))  # it may stand in a file
-    sys.stderr.write(f"ambara: {Redactor(known)(message)}\n")
+    mark = "<3>" if is_journal(sys.stderr, os.environ) else ""  # an error's priority, as `daemon.logs` gives it
+    sys.stderr.write(f"{mark}ambara: {Redactor(known)(message)}\n")
