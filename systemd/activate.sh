@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the release that this file lies in the one that the service runs from its next start on. As root.
-#   sudo /opt/ambara/previous/share/activate.sh     back to the version before
+#   sudo /opt/ambara/previous/service/activate.sh     back to the version before
 set -eu
 opt=/opt/ambara
 release=$(cd "$(dirname "$0")/.." && pwd -P)
@@ -15,8 +15,8 @@ point() { # $1 to $2, without a moment in between
   exit 1
 }
 mkdir -p /usr/local/bin
-install -m 755 "$release/share/ambara.sh" /usr/local/bin/ambara
-install -m 644 "$release/share/ambara.service" /etc/systemd/system/ambara.service
+install -m 755 "$release/service/ambara.sh" /usr/local/bin/ambara
+install -m 644 "$release/service/ambara.service" /etc/systemd/system/ambara.service
 now=$(readlink "$opt/current" || true)
 if [ "$now" != "$release" ]; then
   [ -z "$now" ] || point "$opt/previous" "$now"

@@ -50,11 +50,11 @@ for secret in supabase_service_role_key environment; do
   [ -e "$etc/$secret" ] || install -m 600 /dev/null "$etc/$secret"
 done
 
-mkdir "$release/share"
-install -m 755 "$here/systemd/ambara.sh" "$here/systemd/activate.sh" "$release/share/"
-install -m 644 "$here/systemd/ambara.service" "$release/share/"
+mkdir "$release/service"
+install -m 755 "$here/systemd/ambara.sh" "$here/systemd/activate.sh" "$release/service/"
+install -m 644 "$here/systemd/ambara.service" "$release/service/"
 trap - EXIT INT TERM HUP
-"$release/share/activate.sh"
+"$release/service/activate.sh"
 
 for old in "$opt"/releases/*; do
   case $old in "$release" | "$(readlink "$opt/previous" || true)") continue ;; esac
