@@ -17,7 +17,7 @@ WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 FAULT_WORKERS ?= 6
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults bench clean
+.PHONY: help setup demo test lint types contracts unit faults bench rounds clean
 
 help: ## Show this.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -57,6 +57,9 @@ faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=
 
 bench: setup ## Measure the latency from a committed insert to a visible draft.
 	$(BIN)/python benchmarks/latency.py
+
+rounds: setup ## Measure what twenty rounds of learning leave behind: memory, files, disk. A quarter of an hour.
+	$(BIN)/python benchmarks/rounds.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean: ## Remove what the other targets made here.
 	rm -rf $(VENV) .ambara .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
