@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from daemon_process import daemon_process
 from supabase import AsyncClient
 from witness import scalar
 
@@ -167,9 +168,12 @@ async def test_what_is_not_of_this_database_is_left_alone(host: Host) -> None:
     host.folder(unknown)
     own = host.version("rejected")
     live = host.version("live", live_seq=1)
+    begun = host.registry.claim(live + 1, "a run that began since the database was asked")
+    (begun / "data").mkdir()
     await host.keeper(versions=0).turn()
     assert host.here() == {foreign, unknown, live}
     assert own not in host.here()
+    assert (begun / "data").is_dir()
 
 
 async def test_a_run_that_failed_after_it_was_published_is_known_by_its_mark(host: Host) -> None:
@@ -242,6 +246,18 @@ async def test_two_turns_at_once_and_a_promotion_s_beside_them(host: Host) -> No
         for each in (keeper, other, keeper):
             tasks.create_task(each.weights())
     assert host.here() == set(versions[-3:])
+
+
+async def test_a_daemon_does_it_from_its_start(
+    clean_stack: Any, db: Db, supabase_client: AsyncClient, tmp_path: Path
+) -> None:
+    host = Host(db, supabase_client, tmp_path / "state")
+    old, pinned = host.version("rejected"), host.version("rejected", pinned=True)
+    with daemon_process(clean_stack, tmp_path, retention={"versions": 0}) as daemon:
+        told = daemon.wait_for("old versions removed")
+        assert told["versions"] == [old]
+        assert daemon.stop() == 0
+    assert host.here() == {pinned}
 
 
 def test_a_version_in_use_twice_is_in_use_until_both_are_done(host: Host) -> None:

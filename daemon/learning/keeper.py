@@ -76,12 +76,13 @@ class Keeper:
         sizes = await asyncio.to_thread(self._registry.sizes)  # takes its time, so it comes before the questions
         used = await self._ledger.in_use()
         versions = await self._ledger.versions()
-        used |= self._sources.in_use | {number for number in [self._loaded()] if number}
         used |= await asyncio.to_thread(self._foreign, sizes, versions)
+        used |= self._sources.in_use | {number for number in [self._loaded()] if number}  # last: it changes by itself
         limit = self._settings.gibibytes * 2**30
         kept = chosen(versions, used, sizes, most=most, limit=limit)
+        newest = max((version.id for version in versions), default=0)
         gone = sorted(sizes.keys() - kept)
-        await asyncio.to_thread(self._registry.retain, kept)
+        await asyncio.to_thread(self._registry.retain, kept, newest)
         await asyncio.to_thread(self._registry.drop_logs, kept, self._settings.logs_days * DAY_S)
         if gone:
             log.info("old versions removed", versions=gone, mebibytes=sum(sizes[number] for number in gone) >> 20)

@@ -146,17 +146,12 @@ class Registry:
                 reason="disk-full",
             )
 
-    def retain(self, keep: Collection[int]) -> None:
+    def retain(self, keep: Collection[int], newest: int) -> None:
         """Remove weights, data and checkpoints of versions not in `keep`. Their facts, evidence and logs stay.
 
-        A run that began since `keep` was found is not in it, has no manifest yet and a higher number: it is left alone.
+        What is above `newest` another daemon may have begun since that was found: it is left alone.
         """
-        newest = max(keep, default=0)
-        goes = [
-            version
-            for version in self.numbers()
-            if version not in keep and (version < newest or (self.folder(version) / MANIFEST).exists())
-        ]
+        goes = [version for version in self.numbers() if version not in keep and version <= newest]
         # All are aside before the first is removed, which takes its time: what is to be kept may change meanwhile.
         for aside in [path for version in goes for path in self._set_aside(version)]:
             shutil.rmtree(aside, ignore_errors=True)
