@@ -18,7 +18,6 @@ from witness import scalar
 
 from daemon.database import Database
 from daemon.errors import PermanentError
-from daemon.learning import registry as disk
 from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.registry import Registry
@@ -145,7 +144,7 @@ async def test_they_make_way_for_a_training_that_needs_the_room(host: Host, monk
         def of(_: object) -> Any:
             return usage._replace(free=when_four_are_gone - BYTES * len(host.here()))
 
-        monkeypatch.setattr(disk.shutil, "disk_usage", of)
+        monkeypatch.setattr(shutil, "disk_usage", of)
 
     keeper = host.keeper(versions=9)
     free(need + 5 * BYTES)
