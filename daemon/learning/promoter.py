@@ -178,7 +178,7 @@ class Promoter:
             return said[clip.clip_id], model.transcribe([wave])[0].text
 
         try:
-            heard = await asyncio.to_thread(hear)
+            heard = await self._drafter.beside(hear)
         except Exception as error:  # the model's, the device's, or of a file that is not what it was
             raise _failing(error) from None
         if heard and character_error_rate([heard[0]], [heard[1]]) > TRIED_ALIKE:
