@@ -17,7 +17,7 @@ WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 FAULT_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults systemd-test bench install-service clean
+.PHONY: help setup demo test lint types contracts unit faults systemd-test bench rounds install-service clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -64,6 +64,9 @@ bench: setup ## Measure the latency from a committed insert to a visible draft.
 
 install-service: ## As root: install this checkout as a systemd service, or upgrade it.
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' TORCH_CPU='$(if $(HAS_GPU),,$(TORCH_CPU))' systemd/install.sh
+
+rounds: setup ## Measure what twenty rounds of learning leave behind: memory, files, disk. A quarter of an hour.
+	$(BIN)/python benchmarks/rounds.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 clean: ## Remove what the other targets made here.
 	rm -rf $(VENV) .ambara .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -34,6 +34,8 @@ from handlers.events import SweepDue
 log = structlog.get_logger(__name__)
 
 BEAT_S = 15.0
+KEEPER_S = 1800.0
+"""Seconds between two looks for what may be removed."""
 CHECKPOINT_S = 90.0
 """Seconds that a trainer may take to write its checkpoint when the daemon stops."""
 GOODBYE_S = 5.0
@@ -133,7 +135,7 @@ async def _serve(
     wait: bool,
 ) -> None:
     """Prepare, then serve for ever. An unforeseen error in any part ends all of it: systemd starts a whole daemon."""
-    loop = Loop(settings, ledger)
+    loop = Loop(settings, ledger, lambda: drafter.version)
     await _prepare(settings, store, loop, drafter, pulse, wait=wait)
     local = await patiently(lambda: run_directories(store, settings.audio.run_dirs), "Supabase")
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
@@ -144,6 +146,8 @@ async def _serve(
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
+        clock.every(KEEPER_S, 0.2, parts.loop.keeper.turn, "keeper")
+        tasks.create_task(parts.loop.keeper.turn(), name="keeper")
         parts.ring(SweepDue())
         tasks.create_task(parts.dispatcher.run(), name="dispatcher")
         tasks.create_task(reloads(parts), name="reloads")

@@ -24,6 +24,7 @@ from daemon.sections import (
     ModelSettings,
     PromotionSettings,
     RealtimeSettings,
+    RetentionSettings,
     Section,
     StateSettings,
     SupabaseSettings,
@@ -45,6 +46,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     promotion: PromotionSettings = PromotionSettings()
     state: StateSettings
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     def secrets(self) -> tuple[str, ...]:

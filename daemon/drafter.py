@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import queue
 import threading
@@ -71,9 +72,17 @@ class Drafter:
 
         Whatever `make` raises comes out here, the want of memory for two models included.
         """
-        future: asyncio.Future[Transcriber] = asyncio.get_running_loop().create_future()
-        # Not a pool's thread: the end of the process would wait for it.
-        threading.Thread(target=_answer, args=(lambda: _made(make), future), name="prepare", daemon=True).start()
+        return await self.beside(lambda: _made(make))
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Do something with a model that is not the hot one, in a thread that ends with it. What `work` raises comes
+        out here.
+
+        Not a pool's thread: the end of the process would wait for it, and each that ever ran a model keeps the memory
+        that this took.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        threading.Thread(target=_answer, args=(work, future), name="beside", daemon=True).start()
         return await future
 
     async def use(self, model: Transcriber, version: int) -> None:
@@ -81,6 +90,7 @@ class Drafter:
 
         def exchange() -> None:
             self._model = model
+            _give_back()
 
         await self._run(exchange)
         self.version = version
@@ -90,6 +100,7 @@ class Drafter:
 
         def drop() -> None:
             self._model = None
+            _give_back()
 
         self.version = None
         await self._run(drop)
@@ -130,6 +141,13 @@ def _made(make: Callable[[], Transcriber]) -> Transcriber:
     model = make()
     model.warm_up()
     return model
+
+
+def _give_back() -> None:
+    """Return to the system what the C library keeps of a model that is gone: as much as the model was. Only some C
+    libraries can; the others have no such habit."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _answer(work: Callable[[], Any], future: asyncio.Future[Any]) -> None:

@@ -137,6 +137,16 @@ class StateSettings(Section):
     directory: Place
 
 
+class RetentionSettings(Section):
+    """What is kept of what grows. What serves, what may serve next, what a roll-back returns to and what is pinned stay
+    whatever stands here."""
+
+    versions: Annotated[int, Field(ge=0, le=1000)] = 2
+    gibibytes: _Positive = 20.0
+    logs_days: Annotated[int, Field(ge=1, le=36500)] = 365
+    drafts_days: Annotated[int, Field(ge=0, le=36500)] = 0
+
+
 class LogSettings(Section):
     """What is logged, and how it looks."""
 

@@ -19,6 +19,7 @@ from daemon.asr.transcriber import Transcriber
 from daemon.database import Database as Functions
 from daemon.drafter import Drafter
 from daemon.learning.freezing import freeze
+from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Sample, Side
 from daemon.learning.promoter import Promoter
@@ -26,7 +27,7 @@ from daemon.learning.registry import Registry
 from daemon.learning.sources import Sources
 from daemon.local.speech import Utterance, speak_corpus
 from daemon.local.tiny import BASE
-from daemon.sections import ModelSettings
+from daemon.sections import ModelSettings, RetentionSettings
 from handlers.commands import Promote, Reject, Swap
 from handlers.events import ModelPromoted, ModelRejected, ModelSwapped, SweepDue
 
@@ -42,8 +43,14 @@ class Bench:
         self.drafter = Drafter()
         self.turns = asyncio.Lock()
         self.promoted: list[int] = []
+        keeper = Keeper(self.ledger, self.sources, RetentionSettings(versions=0), lambda: self.drafter.version)
         self.promoter = Promoter(
-            self.ledger, self.sources, self.drafter, self.turns, lambda version: self.promoted.append(version.id)
+            self.ledger,
+            self.sources,
+            self.drafter,
+            self.turns,
+            lambda version: self.promoted.append(version.id),
+            retain=keeper.weights,
         )
 
     async def begin(self) -> None:

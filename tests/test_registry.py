@@ -86,7 +86,7 @@ def test_it_is_asked_for_where_it_is_not(registry: Registry) -> None:
     assert not registry.whole(7)
     assert refused(registry) == "model-missing"
     assert registry.read_facts(7) is None
-    registry.retain({1})
+    registry.retain({1}, newest=99)
     registry.clean({1}, newest=99)
     with pytest.raises(PermanentError) as caught:
         registry.publish(7, FACTS)
@@ -253,7 +253,7 @@ def test_the_weights_of_old_versions_go_and_their_story_stays(registry: Registry
         (folder / "evidence.json").write_text("{}")
     made(registry, 5)  # began when the others were counted already
     made(registry, 2000)
-    registry.retain({2, 4})
+    registry.retain({2, 4}, newest=4)
     assert registry.numbers() == [1, 2, 3, 4, 5, 2000]
     assert [registry.whole(number) for number in (1, 2, 3, 4)] == [False, True, False, True]
     for number in (1, 3):
@@ -269,7 +269,7 @@ def test_the_weights_of_old_versions_go_and_their_story_stays(registry: Registry
 def test_a_run_that_failed_before_loses_its_data_with_the_next_promotion(registry: Registry) -> None:
     made(registry, 3)
     published(registry, 4)
-    registry.retain({4})
+    registry.retain({4}, newest=4)
     assert not list(registry.folder(3).glob("*/*"))
     assert registry.check(4)
 
@@ -278,7 +278,7 @@ def test_half_removed_weights_are_under_no_name_that_loads(registry: Registry, m
     published(registry, 1)
     published(registry, 2)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # the process ends here
-    registry.retain({2})
+    registry.retain({2}, newest=2)
     monkeypatch.undo()
     assert refused(registry, 1) == "model-missing"
     assert registry.numbers() == [1, 2]

@@ -15,6 +15,7 @@ from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.audio_source import MissingAudio
 from daemon.database import Database as Functions
 from daemon.errors import PermanentError
+from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import ChildFailed
 from daemon.learning.registry import Registry
@@ -22,7 +23,7 @@ from daemon.learning.sides import decide_sides
 from daemon.learning.sources import Sources
 from daemon.learning.trainer import Trainer
 from daemon.local.tiny import BASE
-from daemon.sections import ModelSettings, TrainingSettings
+from daemon.sections import ModelSettings, RetentionSettings, TrainingSettings
 from handlers.commands import Train
 from handlers.events import Event, TrainingFailed
 from handlers.policy import Policy
@@ -57,7 +58,9 @@ class Bench:
 
     async def train(self, **settings: Any) -> Event | None:
         wanted = TrainingSettings(held_out_share=0.3, batch_size=4, **settings)
-        return await Trainer(self.ledger, self.sources, self.read, wanted, lease_s=self.lease_s).train(NOW)
+        room = Keeper(self.ledger, self.sources, RetentionSettings(), lambda: None).need_room
+        trainer = Trainer(self.ledger, self.sources, self.read, wanted, need_room=room, lease_s=self.lease_s)
+        return await trainer.train(NOW)
 
     async def divide(self) -> set[str]:
         """Give recordings their sides. Returns those that are held out."""

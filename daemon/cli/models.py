@@ -136,7 +136,7 @@ async def _rollback(settings: Settings, registry: Registry) -> str:
         before = await project.ledger.live()
         again = previous(await project.ledger.versions())
         if again and again.kind == "trained":
-            registry.check(again.id)  # of a second step back the weights are gone: no daemon could draft any more
+            registry.check(again.id)  # of many steps back the weights are gone: no daemon could draft any more
         version = await project.ledger.rollback("rolled back by hand")
         if version is None or before is None:
             raise PermanentError("There is no version to go back to: none that is whole was live before this one.")

@@ -39,6 +39,10 @@ class Judge:
         Raises `TemporaryError` when the database is away or the disk is full. What cannot be loaded or heard
         is turned down.
         """
+        with self._sources.using(command.version, command.against):
+            return await self._evaluate(command)
+
+    async def _evaluate(self, command: Evaluate) -> Event | None:
         registry = self._sources.registry
         live = await self._ledger.version(command.against)
         candidate = await self._ledger.version(command.version)

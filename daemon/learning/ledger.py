@@ -170,6 +170,24 @@ class Ledger:
         """The version that is live."""
         return next(iter(await self._versions({"p_stage": "live"})), None)
 
+    async def in_use(self) -> set[int]:
+        """The versions that daemons, on whatever host, have in memory."""
+        return await self._database.call("ambara_in_use", {}, lambda found: {int(each) for each in found})
+
+    async def forget_drafts(self, days: float, after: int | None, limit: int) -> tuple[int, int | None]:
+        """Forget drafts older than so many days that nobody needs, of the next `limit` behind the draft `after`.
+
+        Returns how many, and the draft to go on behind; None when all were looked at.
+        """
+        arguments = {"p_days": days, "p_after": after, "p_limit": limit}
+        return await self._database.call(
+            "ambara_forget_drafts", arguments, lambda found: (int(found["forgotten"]), found["after"])
+        )
+
+    async def forget_samples(self, limit: int) -> int:
+        """Forget up to `limit` samples of runs that failed, which a later run counted again."""
+        return await self._database.call("ambara_forget_samples", {"p_limit": limit}, int)
+
     async def drafts(self, clip_id: str) -> list[LoggedDraft]:
         """Every draft that a clip ever had, the newest first."""
         return await self._database.call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -13,6 +14,7 @@ from daemon.drafter import Drafter
 from daemon.errors import AmbaraError
 from daemon.learning.freezing import ReadAudio
 from daemon.learning.judge import Judge
+from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
 from daemon.learning.promoter import Promoter
@@ -27,14 +29,16 @@ log = structlog.get_logger(__name__)
 class Loop:
     """Everything that carries out Train, Evaluate, Promote, Reject and Swap on this host."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, loaded: Callable[[], int | None]) -> None:
+        """`loaded`: tells which version is in memory."""
         self._settings = settings
         self.ledger = ledger
         self.sources = Sources(Registry(settings.state.directory.resolve() / "models"), settings.model)
+        self.keeper = Keeper(ledger, self.sources, settings.retention, loaded)
 
     def trainer(self, read: ReadAudio) -> Trainer:
         """What carries out `Train`."""
-        return Trainer(self.ledger, self.sources, read, self._settings.training)
+        return Trainer(self.ledger, self.sources, read, self._settings.training, need_room=self.keeper.need_room)
 
     def judge(self) -> Judge:
         """What carries out `Evaluate`."""
@@ -47,7 +51,7 @@ class Loop:
             if self._settings.training.push_to_hub:
                 tasks.create_task(self._push(version), name="push")
 
-        return Promoter(self.ledger, self.sources, drafter, turns, promoted)
+        return Promoter(self.ledger, self.sources, drafter, turns, promoted, retain=self.keeper.weights)
 
     async def tidy(self) -> None:
         """Remove what a crash left half done. Raises nothing: a full disk is no reason not to draft."""
@@ -73,7 +77,8 @@ class Loop:
             return hub.push(folder, repo, None, card=card, message=f"Version {version.id}")
 
         try:
-            where = await patiently(lambda: asyncio.to_thread(push), "the model hub")
+            with self.sources.using(version.id):
+                where = await patiently(lambda: asyncio.to_thread(push), "the model hub")
             log.info("pushed", version=version.id, repo=repo, where=where)
         except AmbaraError as error:
             log.warning("cannot push", version=version.id, repo=repo, error=str(error))

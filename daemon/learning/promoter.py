@@ -21,7 +21,6 @@ from daemon.errors import AmbaraError, PermanentError, TemporaryError
 from daemon.learning.audiofolder import Entry, held_out
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
-from daemon.learning.retention import keep
 from daemon.learning.sources import Sources
 from handlers.commands import Promote, Reject, Swap
 from handlers.events import Event, ModelPromoted, ModelRejected, ModelSwapped, SweepDue
@@ -43,12 +42,16 @@ class Promoter:
         drafter: Drafter,
         turns: asyncio.Lock,
         promoted: Callable[[Version], None],
+        *,
+        retain: Callable[[], Awaitable[None]],
     ) -> None:
+        """`promoted` hears of each promotion; `retain` then removes what nobody will want back."""
         self._ledger = ledger
         self._sources = sources
         self._drafter = drafter
         self._turns = turns
         self._promoted = promoted
+        self._retain = retain
         self._one_at_a_time = asyncio.Lock()
         self.trouble: str | None = None
         """Why the live version is not in memory, in words."""
@@ -105,7 +108,7 @@ class Promoter:
         log.info("promoted", version=version.id, over=command.against, why=command.reason)
         await self._use(model, version)
         self._promoted(version)
-        await self.retain()
+        await self._retain()
         return ModelPromoted()
 
     async def _with_model(self, version: Version, then: Callable[[Transcriber], Awaitable[Event]]) -> Event:
@@ -113,6 +116,10 @@ class Promoter:
 
         Raises `PermanentError` if it does not load; the hot model then serves on.
         """
+        with self._sources.using(version.id):
+            return await self._with_loaded(version, then)
+
+    async def _with_loaded(self, version: Version, then: Callable[[Transcriber], Awaitable[Event]]) -> Event:
         make = await self._sources.maker(version)
         try:
             model = await self._drafter.prepare(make)
@@ -171,20 +178,11 @@ class Promoter:
             return said[clip.clip_id], model.transcribe([wave])[0].text
 
         try:
-            heard = await asyncio.to_thread(hear)
+            heard = await self._drafter.beside(hear)
         except Exception as error:  # the model's, the device's, or of a file that is not what it was
             raise _failing(error) from None
         if heard and character_error_rate([heard[0]], [heard[1]]) > TRIED_ALIKE:
             raise PermanentError("It says something else than it said to the judge.", reason="model")
-
-    async def retain(self) -> None:
-        """Remove the weights of versions that nobody will want back."""
-        versions = await self._ledger.versions()
-        registry = self._sources.registry
-        try:
-            await asyncio.to_thread(registry.retain, keep(versions))
-        except OSError as error:
-            log.warning("old versions could not be removed", error=error.strerror)
 
 
 def _held_out(data: Path) -> list[Entry]:

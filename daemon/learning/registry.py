@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp
 from typing import Any
 
 from daemon.errors import PermanentError
 from daemon.learning.durable import sync, write_whole
-from daemon.learning.manifest import FORMAT, MANIFEST, is_as, model_files, read_object, stamp, stamps_of
+from daemon.learning.manifest import FORMAT, MANIFEST, bytes_in, is_as, model_files, read_object, stamp, stamps_of
 
 ROOM = 3
 """Times the base model's size: a checkpoint with its optimizer takes about that."""
@@ -126,6 +128,10 @@ class Registry:
         """How the version compared with the one before; None where nothing is known here."""
         return read_object(self.folder(version) / "evidence.json")
 
+    def owner(self, version: int) -> str | None:
+        """The mark of the run that made, or makes, the folder of this version."""
+        return _owner(self.folder(version))
+
     def need_room(self, model: Path) -> None:
         """Raise `PermanentError` unless `ROOM` times the weights of the model in directory `model` fit on the disk."""
         try:
@@ -140,15 +146,27 @@ class Registry:
                 reason="disk-full",
             )
 
-    def retain(self, keep: Collection[int]) -> None:
+    def retain(self, keep: Collection[int], newest: int) -> None:
         """Remove weights, data and checkpoints of versions not in `keep`. Their facts, evidence and logs stay.
 
-        A run that began since `keep` was found is not in it, has no manifest yet and a higher number: it is left alone.
+        What is above `newest` another daemon may have begun since that was found: it is left alone.
         """
-        newest = max(keep, default=0)
-        for version in self.numbers():
-            if version not in keep and (version < newest or (self.folder(version) / MANIFEST).exists()):
-                self._strip(version)
+        goes = [version for version in self.numbers() if version not in keep and version <= newest]
+        # All are aside before the first is removed, which takes its time: what is to be kept may change meanwhile.
+        for aside in [path for version in goes for path in self._set_aside(version)]:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def sizes(self) -> dict[int, int]:
+        """Bytes of each version that was published here and has its weights."""
+        return {v: bytes_in(self.folder(v)) for v in self.numbers() if (self.folder(v) / MANIFEST).exists()}
+
+    def drop_logs(self, keep: Collection[int], older_s: float) -> None:
+        """Remove the trainer's and the judge's logs of versions not in `keep` that nobody wrote to for `older_s`."""
+        before = time.time() - older_s
+        for version in set(self.numbers()) - set(keep):
+            for log in self.folder(version).glob("*.log*"):
+                if log.stat().st_mtime < before:
+                    log.unlink()
 
     def clean(self, training: Collection[int], newest: int) -> None:
         """Remove what a crash left behind: half removed folders, and all that is heavy of versions that never came to
@@ -162,23 +180,21 @@ class Registry:
             if (self.folder(version) / MANIFEST).exists():
                 _drop_workings(self.folder(version))
             elif version <= newest and version not in training:
-                self._strip(version)
+                for aside in self._set_aside(version):
+                    shutil.rmtree(aside, ignore_errors=True)
 
     def drop_checkpoints(self, version: int) -> None:
         """Let a version's training begin anew, with the data that it has."""
         shutil.rmtree(self.folder(version) / "checkpoints", ignore_errors=True)
 
-    def _strip(self, version: int) -> None:
+    def _set_aside(self, version: int) -> list[Path]:
+        """Move all that is heavy of a version away: nobody ever finds half a model under a name that loads. Makes
+        nothing new, for which a full disk has no room."""
         folder = self.folder(version)
         heavy = [path for path in folder.iterdir() if path.is_dir()]
-        if not heavy:
-            return
-        # Moved before it is removed: nobody ever finds half a model under a name that loads.
-        aside = Path(mkdtemp(prefix=_ASIDE, dir=self._root))
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for path in heavy:
-            path.rename(aside / path.name)
-        shutil.rmtree(aside, ignore_errors=True)
+        if heavy:
+            (folder / MANIFEST).unlink(missing_ok=True)
+        return [path.rename(self._root / f"{_ASIDE}{token_hex(8)}") for path in heavy]
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from daemon.asr import families
@@ -21,11 +23,26 @@ class Sources:
     def __init__(self, registry: Registry, model: ModelSettings) -> None:
         self.registry = registry
         self._model = model
+        self._used: Counter[int] = Counter()
 
     @property
     def family(self) -> str:
         """The family of every model here."""
         return self._model.family
+
+    @property
+    def in_use(self) -> set[int]:
+        """The versions whose files somebody in this process reads, or lets a child read."""
+        return set(+self._used)
+
+    @contextmanager
+    def using(self, *versions: int) -> Iterator[None]:
+        """Keep the files of these versions for so long, whatever becomes of them meanwhile."""
+        self._used.update(versions)
+        try:
+            yield
+        finally:
+            self._used.subtract(versions)
 
     def options(self, version: Version) -> dict[str, Any]:
         """What `families.load` takes for this version. Reads every byte of a trained one: call it in a thread.

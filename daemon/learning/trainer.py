@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Trainer:
         read: ReadAudio,
         settings: TrainingSettings,
         *,
+        need_room: Callable[[Path], Awaitable[None]],
         lease_s: float = LEASE_S,
     ) -> None:
         self._ledger = ledger
@@ -52,6 +53,7 @@ class Trainer:
         self._registry = sources.registry
         self._read = read
         self._settings = settings
+        self._need_room = need_room
         self._lease_s = lease_s
         self._work: _Run | None = None
 
@@ -112,8 +114,12 @@ class Trainer:
         # Until it is trained, the version's fingerprint is a mark that no other run in the world has.
         folder = await asyncio.to_thread(self._registry.claim, version.id, version.fingerprint)
         live = await patiently(self._ledger.live, "Supabase") if self._settings.start_from == "live" else None
+        with self._sources.using(*([live.id] if live else [])):
+            return await self._make_from(live, work, folder)
+
+    async def _make_from(self, live: Version | None, work: _Run, folder: Path) -> Mapping[str, Any] | None:
         base = await self._base(live)
-        await asyncio.to_thread(self._registry.need_room, Path(base["model"]))
+        await self._need_room(Path(base["model"]))
         frozen = await self._freeze(work, live, folder / "data")
         await patiently(lambda: self._ledger.samples_frozen(work.run, frozen.audio), "Supabase")
         options = training_options(self._settings, base)

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,33 +21,36 @@ GOODBYE_S = 20.0
 
 
 @asynccontextmanager
-async def running_daemon(stack: LocalStack, folder: Path, settings: str = "") -> AsyncIterator[None]:
+async def running_daemon(
+    stack: LocalStack, folder: Path, settings: str = "", env: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
     """`ambara run` as a process of its own with the carried model, ready; its log is `folder`/daemon.log.
 
-    `settings` is TOML: sections beside ``[model]``.
+    `settings` is TOML: sections beside ``[model]``; `env`: variables beside this process's own. Yields its number.
 
     Raises `TemporaryError` with the log's last line when it does not become ready.
     """
     config = folder / "ambara.toml"
     config.write_text(f'[model]\nbase = "{BASE_MODEL}"\nlanguage = "mg"\n{settings}', encoding="utf-8")
     address = folder / "notify.sock"
-    env = {
+    surroundings = {
         **os.environ,
         "SUPABASE_URL": stack.url,
         "SUPABASE_SERVICE_ROLE_KEY": stack.service_role_key,
         "STATE_DIRECTORY": str(folder / "state"),
         "NOTIFY_SOCKET": str(address),
         "HF_HUB_OFFLINE": "1",
+        **(env or {}),
     }
     log = folder / "daemon.log"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, log.open("wb") as out:
         notify.bind(str(address))
         notify.setblocking(False)
         command = [sys.executable, "-m", "daemon", "--config", str(config), "run"]
-        child = subprocess.Popen(command, env=env, stdout=out, stderr=out)  # noqa: ASYNC220, S603 - returns at once; our own words
+        child = subprocess.Popen(command, env=surroundings, stdout=out, stderr=out)  # noqa: ASYNC220, S603 - returns at once; our own words
         try:
             await _ready(notify, child, log)
-            yield
+            yield child.pid
         finally:
             child.terminate()
             try:

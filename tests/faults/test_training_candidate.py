@@ -23,6 +23,7 @@ from daemon.database import Database
 from daemon.drafter import Drafter
 from daemon.learning.freezing import freeze
 from daemon.learning.judge import Judge
+from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Sample, Side
 from daemon.learning.promoter import Promoter
@@ -30,7 +31,7 @@ from daemon.learning.registry import Registry
 from daemon.learning.sources import Sources
 from daemon.local.speech import Utterance, speak_corpus, wav_bytes
 from daemon.local.tiny import BASE
-from daemon.sections import ModelSettings, PromotionSettings
+from daemon.sections import ModelSettings, PromotionSettings, RetentionSettings
 from handlers.commands import Promote, Reject
 from handlers.policy import Policy
 from handlers.promotion import evaluate, promote
@@ -68,7 +69,10 @@ class Bench:
         self.judge = Judge(self.ledger, self.sources, PromotionSettings(anchor=self.anchor))
         self.drafter = Drafter()
         self.turns = asyncio.Lock()
-        self.promoter = Promoter(self.ledger, self.sources, self.drafter, self.turns, lambda _: None)
+        keeper = Keeper(self.ledger, self.sources, RetentionSettings(), lambda: self.drafter.version)
+        self.promoter = Promoter(
+            self.ledger, self.sources, self.drafter, self.turns, lambda _: None, retain=keeper.weights
+        )
         self.base = families.load("whisper", self.sources.base())
         self.says = self.heard(self.base)
 

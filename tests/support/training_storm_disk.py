@@ -75,7 +75,7 @@ class Bench:
         self.db = db
         self.state = Disk(settings.state.directory, "3m")
         self.spool = Disk(settings.state.directory.with_name("spool"), "96k")
-        self.loop = Loop(settings, Ledger(Database(client), "worker"))
+        self.loop = Loop(settings, Ledger(Database(client), "worker"), lambda: None)
         supabase = settings.supabase
         bucket = BucketAudio(supabase.url, supabase.key.get_secret_value(), spool=self.spool.place)
         self.reader = AudioReader(bucket, Decoder())
@@ -96,7 +96,8 @@ class Bench:
 
     async def train(self, **arguments: str) -> object:
         training = self.settings.training.model_copy(update={"arguments": {"step_s": 0.01, **arguments}})
-        work = Trainer(self.loop.ledger, self.loop.sources, self.reader.read, training, lease_s=60)
+        room = self.loop.keeper.need_room
+        work = Trainer(self.loop.ledger, self.loop.sources, self.reader.read, training, need_room=room, lease_s=60)
         return await worker.look(self.settings, self.loop, work)
 
     async def trained(self) -> bool:

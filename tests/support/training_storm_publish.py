@@ -114,7 +114,7 @@ def write_version(root: Path, published: Callable[[], object] = lambda: None) ->
         finished.publish(_Weights(FILES[:1]), _Weights(FILES[1:]), folder, _RESULT)
     registry.publish(8, {"settings": {}})
     published()
-    registry.retain({7, 8})
+    registry.retain({7, 8}, newest=8)
 
 
 def told(root: Path) -> dict[str, Any]:

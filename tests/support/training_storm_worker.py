@@ -67,9 +67,11 @@ async def main(worker: str, config: Path) -> None:
     settings = load(config, os.environ)
     async with http_client() as http:
         client = await connect(settings.supabase.url, settings.supabase.key.get_secret_value(), http)
-        loop = Loop(settings, Ledger(Database(client), worker))
+        loop = Loop(settings, Ledger(Database(client), worker), lambda: None)
         await loop.tidy()
-        work = Trainer(loop.ledger, loop.sources, read, settings.training, lease_s=LEASE_S)
+        work = Trainer(
+            loop.ledger, loop.sources, read, settings.training, need_room=loop.keeper.need_room, lease_s=LEASE_S
+        )
         while True:
             try:
                 await look(settings, loop, work)
