@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from daemon.backoff import backoff
 from daemon.errors import AmbaraError
@@ -50,6 +51,8 @@ class Dispatcher:
         """When the last round did."""
         self._inbox: dict[Event, None] = {}
         self._rung = asyncio.Event()
+        self.rounds = 0
+        """Rounds begun since the start. Each line of a round, and of whatever it starts, bears its number."""
         self.failures = 0
         """Observations that failed in a row."""
         self.decided = 0
@@ -74,6 +77,11 @@ class Dispatcher:
     async def decide(self) -> None:
         """One round. When the truth cannot be read the events stay, and the next round comes after a pause."""
         self._rung.clear()
+        self.rounds += 1
+        with bound_contextvars(round=self.rounds):
+            await self._round()
+
+    async def _round(self) -> None:
         events, self._inbox = self._inbox, {}
         began = time.monotonic()
         try:
@@ -85,6 +93,8 @@ class Dispatcher:
             self._put_back(events)
             await asyncio.sleep(pause)
             return
+        if self.failures:
+            log.info("observing again", failures=self.failures)
         self.failures = 0
         self.decided += 1
         for command in handle(list(events), snapshot, self.policy):
