@@ -18,19 +18,23 @@ _BY_CODE = {9: EXPIRED, 10: EXPIRED, 62: WRONG_NAME, 63: WRONG_NAME, 64: WRONG_N
 _REMEDIES = {
     EXPIRED: "renew it there, and see that this machine's clock is right",
     WRONG_NAME: "SUPABASE_URL has to name the host that it is made out to",
-    UNKNOWN: f"if the project's authority is its own, name a file that holds its certificate in {FILE_VARIABLE}",
+    UNKNOWN: "if the project's authority is its own, add it to this machine's list, or name a file that holds its "
+    f"certificate in {FILE_VARIABLE}",
 }
 
 
 def trusted() -> ssl.SSLContext:
-    """The authorities in SSL_CERT_FILE or SSL_CERT_DIR, else those that come with the HTTP client.
+    """The authorities in SSL_CERT_FILE or SSL_CERT_DIR, else this machine's and those that come with the HTTP client.
 
-    Raises `ConfigurationError` where they cannot be read.
+    The websocket of Realtime goes by the same variables and the machine's list. Raises `ConfigurationError` where
+    authorities cannot be read.
     """
     import httpx  # late, as in the commands
 
     try:
-        return httpx.create_ssl_context()
+        context = httpx.create_ssl_context()
+        if not (os.environ.get(FILE_VARIABLE) or os.environ.get(DIRECTORY_VARIABLE)):
+            context.load_default_certs()
     except OSError as error:  # of the file, or of what stands in it
         variable = FILE_VARIABLE if os.environ.get(FILE_VARIABLE) else DIRECTORY_VARIABLE
         why = os.strerror(error.errno) if error.errno and not isinstance(error, ssl.SSLError) else "no certificate"
@@ -38,6 +42,7 @@ def trusted() -> ssl.SSLContext:
             f"{variable} names {os.environ.get(variable)!r}, which cannot be read as certificates ({why}): correct it, "
             "or leave it out."
         ) from None
+    return context
 
 
 def distrust(error: BaseException) -> tuple[str, str] | None:
