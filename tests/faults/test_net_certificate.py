@@ -25,7 +25,7 @@ SAID["for another name"] = "certificate-name"
 @pytest.mark.fault("F46", "certificate-rotation")
 async def test_the_certificate_is_renewed_and_is_wrong_for_a_while(fault: Fault, scene: Scene, nest: Nest) -> None:
     """People's clips come meanwhile. The daemon sends nothing to whom it does not trust, and says why in a sentence."""
-    rounds, wrong_s = fault.size(full=3, short=1), fault.size(full=30, short=2)
+    rounds, wrong_s = fault.size(full=2, short=1), fault.size(full=20, short=2)
     wrong = list(UNTRUSTED) if fault.full else [fault.random.choice(list(UNTRUSTED))]
     fault.injected(
         f"{rounds} x the certificate is renewed, then one that is {', '.join(wrong)} for {wrong_s} s and more, "

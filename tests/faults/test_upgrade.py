@@ -46,7 +46,7 @@ async def test_migrated_under_a_daemon_at_work(
     fault: Fault, early: LocalStack, nest: Nest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First the migrations, then the daemons one after the other. Each clip is drafted once by each version."""
-    clips = fault.size(full=300, short=40)
+    clips = fault.size(full=150, short=40)
     later = len(EVERY) - _enough()
     monkeypatch.setattr(migrate, "migrations", lambda: [*EVERY, migrate.Migration("99990101000000", "next", NEXT)])
     fault.injected(
