@@ -13,7 +13,9 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
+from daemon import certificates, logs
 from daemon.asr.device import nvidia_card
 from daemon.backoff import patiently
 from daemon.clips import ClipStore
@@ -64,6 +66,8 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
         pulse = stack.enter_context(Pulse(notifier, drafter.overdue_s))  # before all that takes time, and after it
         http = await stack.enter_async_context(http_client())
         worker = new_worker()
+        stack.enter_context(bound_contextvars(worker=worker))
+        stack.callback(logs.settle, at_the_end=True)
         client = await client_for(settings.supabase, http)
         store = ClipStore(client, worker)
         ledger = Ledger(Database(client), worker, settings.supabase.bucket)
@@ -83,7 +87,7 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
             async with asyncio.timeout(GOODBYE_S):
                 await store.release()
                 await store.leave()
-    log.info("stopped")
+    log.info("stopped", worker=worker)
 
 
 async def _prepare(
@@ -95,9 +99,9 @@ async def _prepare(
         await store.check(settings.supabase.bucket)
     except TemporaryError as error:
         if not wait:
-            raise ConfigurationError(
-                f"There is no Supabase at {settings.supabase.url}: {error} Check SUPABASE_URL and the network."
-            ) from None
+            url = settings.supabase.url
+            away = f"There is no Supabase at {url}: {error} Check SUPABASE_URL and the network."
+            raise ConfigurationError(str(error) if error.reason in certificates.REASONS else away) from None
         await patiently(lambda: store.check(settings.supabase.bucket), "Supabase")
     live = await patiently(loop.ledger.live, "Supabase")
     pulse.starting("loading the model")

@@ -16,6 +16,7 @@ import httpx
 
 from daemon.audio_reasons import refuse
 from daemon.audio_source import MAX_BYTES, MissingAudio, safe_segments
+from daemon.certificates import distrust, trusted
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 
 _CHUNK_BYTES = 1 << 18
@@ -59,7 +60,9 @@ class BucketAudio:
         self._max_bytes = max_bytes
         self._spool = spool
         self._own = client is None
-        self._client = client or httpx.AsyncClient(timeout=httpx.Timeout(20.0, connect=5.0), follow_redirects=False)
+        self._client = client or httpx.AsyncClient(
+            verify=trusted(), timeout=httpx.Timeout(20.0, connect=5.0), follow_redirects=False
+        )
         self._deadline_s = deadline_s
 
     @asynccontextmanager
@@ -67,7 +70,7 @@ class BucketAudio:
         """Download one object. See `AudioSource.open`.
 
         The reasons of a `TemporaryError` are ``audio-missing``, ``bucket-missing``, ``storage-denied``,
-        ``storage-redirect``, ``storage-unavailable`` and ``spool-unavailable``.
+        ``storage-redirect``, ``storage-unavailable``, ``spool-unavailable`` and those of `daemon.certificates`.
         """
         url = "/".join([self._base, *(quote(segment, safe="") for segment in safe_segments(run_id, file_name))])
         file = await asyncio.to_thread(self._spool_file)
@@ -99,6 +102,8 @@ class BucketAudio:
         except TimeoutError:
             raise _unavailable("the download took too long") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            if doubt := distrust(error):
+                raise TemporaryError(doubt[0], reason=doubt[1]) from None
             raise _unavailable(type(error).__name__) from None
 
     async def _receive(self, response: httpx.Response, file: BinaryIO) -> None:

@@ -26,9 +26,13 @@ async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:
     failures = 0
     while True:
         try:
-            return await ask()
+            answer = await ask()
         except TemporaryError as error:
             failures += 1
             pause = backoff(failures)
             log.warning("waiting", what=what, reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             await asyncio.sleep(pause)
+        else:
+            if failures:
+                log.info("waited", what=what, failures=failures)
+            return answer

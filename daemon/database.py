@@ -9,6 +9,7 @@ import httpx
 from postgrest.exceptions import APIError
 from supabase import AsyncClient
 
+from daemon.certificates import distrust
 from daemon.errors import ConfigurationError, TemporaryError
 
 _FOREIGN = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})  # function or table unknown
@@ -54,6 +55,8 @@ def not_supabase(what: str) -> TemporaryError:
 def translate(error: APIError | httpx.HTTPError, what: str) -> TemporaryError | ConfigurationError:
     """The daemon's word for a failure of the Data API. The original text may hold a URL or a row, and is not kept."""
     if isinstance(error, httpx.HTTPError):
+        if doubt := distrust(error):
+            return TemporaryError(doubt[0], reason=doubt[1])
         return TemporaryError(f"Supabase does not answer ({type(error).__name__} in {what}).", reason="database-away")
     code = str(error.code or "")
     if code in _FOREIGN:

@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
+from daemon import certificates
 from daemon.backoff import backoff
 from daemon.errors import AmbaraError, ConfigurationError
 from handlers import handle, needs_learning
@@ -50,6 +52,8 @@ class Dispatcher:
         """When the last round did."""
         self._inbox: dict[Event, None] = {}
         self._rung = asyncio.Event()
+        self.rounds = 0
+        """Rounds begun since the start. Each line of a round, and of whatever it starts, bears its number."""
         self.failures = 0
         """Observations that failed in a row."""
         self.trouble = ""
@@ -76,19 +80,26 @@ class Dispatcher:
     async def decide(self) -> None:
         """One round. When the truth cannot be read the events stay, and the next round comes after a pause."""
         self._rung.clear()
+        self.rounds += 1
+        with bound_contextvars(round=self.rounds):
+            await self._round()
+
+    async def _round(self) -> None:
         events, self._inbox = self._inbox, {}
         began = time.monotonic()
         try:
             snapshot = await self._observe(learning=needs_learning(events))
         except AmbaraError as error:
             self.failures += 1
-            refused = isinstance(error, ConfigurationError)
-            self.trouble = str(error).partition(". ")[0].rstrip(".") if refused else "Supabase is away"
+            told = isinstance(error, ConfigurationError) or error.reason in certificates.REASONS
+            self.trouble = str(error).partition(". ")[0].rstrip(".") if told else "Supabase is away"
             pause = backoff(self.failures)
             log.warning("cannot observe", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             self._put_back(events)
             await asyncio.sleep(pause)
             return
+        if self.failures:
+            log.info("observing again", failures=self.failures)
         self.failures, self.trouble = 0, ""
         self.decided += 1
         for command in handle(list(events), snapshot, self.policy):

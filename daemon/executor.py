@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, assert_never
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from daemon.backoff import backoff
 from daemon.errors import AmbaraError
@@ -100,7 +101,8 @@ class Executor:
         """Begin an effect. The lane must be free."""
         assert command.lane not in self._busy, f"{command.lane} is busy"
         self._busy.add(command.lane)
-        self._tasks.create_task(self._carry_out(command), name=type(command).__name__)
+        with bound_contextvars(**_of(command)):  # a task takes along what is bound where it is made
+            self._tasks.create_task(self._carry_out(command), name=type(command).__name__)
 
     def _effect(self, command: Command) -> Coroutine[Any, Any, Event | None]:
         match command:
@@ -158,13 +160,7 @@ class Executor:
             # Asking again at once would be a busy loop.
             await asyncio.sleep(IDLE_PAUSE_S)
         if tally != Tally():
-            log.info(
-                "drafted",
-                version=command.version,
-                written=tally.written,
-                dropped=tally.dropped,
-                failed=tally.failed,
-            )
+            log.info("drafted", written=tally.written, dropped=tally.dropped, failed=tally.failed)
         return ClipsDrafted()
 
     def _advance(self) -> None:
@@ -183,3 +179,8 @@ class Executor:
                 await asyncio.sleep(self._pause(Lane.DRAFT))
             else:
                 return
+
+
+def _of(command: Command) -> dict[str, int]:
+    """What every line of its effect is about. Which run a `Train` is about, only the database can tell."""
+    return {} if isinstance(command, Train) else {"version": command.version}

@@ -28,8 +28,10 @@ async def hear(ears: Ears, batch: Batch) -> tuple[list[Drafted], list[Failed]]:
     try:
         drafts = await ears.transcribe([wave for _, wave in batch])
     except Exception as error:
-        log.warning("batch failed", clips=len(batch), error=type(error).__name__)
-        if len(batch) == 1:
+        if len(batch) > 1:
+            log.warning("batch failed", clips=len(batch), error=type(error).__name__)
+        else:
+            log.warning("clip failed", clip=batch[0][0].clip_id, error=type(error).__name__)
             # Is it the clip, or the device? A broken device fails on this too, and ends the process.
             await ears.probe()
             message = f"The model fails on this clip ({type(error).__name__})."

@@ -1,7 +1,11 @@
 """One way for every line: our own logger, other libraries' loggers and Python's warnings end in the same renderer.
 
 Redaction is the last thing that happens to a line, so nothing can be logged around it; records of other libraries are
-redacted when they are made as well, for those that bring handlers of their own.
+redacted when they are made as well, for those that bring handlers of their own. What repeats itself too often is held
+back and counted before it gets that far.
+
+What a line is about stands in fields that bear the same name everywhere (docs/operations.md, "Reading the log"). They
+are bound where a thing begins, a round, a turn or a run, and so stand on every line of it.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
+from daemon.rate_limit import RateLimit
 from daemon.redaction import MASK, Redactor
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 NOISY = (
-    *("httpx", "httpcore", "hpack", "h2", "websockets", "realtime", "apscheduler"),
-    *("transformers", "datasets", "urllib3", "filelock", "huggingface_hub", "numba", "asyncio"),
+    *("httpx", "httpcore", "h11", "hpack", "h2", "websockets", "realtime", "apscheduler", "asyncio"),
+    *("supabase", "supabase_auth", "supabase_functions", "postgrest", "storage3", "urllib3", "requests", "filelock"),
+    *("transformers", "datasets", "huggingface_hub", "fsspec", "torch", "accelerate", "peft", "numba", "PIL"),
 )
 """Held at WARNING: below it some of them write keys, addresses with keys, or a line per request."""
 
@@ -59,6 +65,7 @@ def setup(
         structlog.processors.format_exc_info,
     ]
     handler = _Handler(stream)
+    handler.addFilter(handler.limit)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -90,6 +97,13 @@ def setup(
     )
 
 
+def settle(*, at_the_end: bool = False) -> None:
+    """Tell how many lines were held back in the minutes that are over, or `at_the_end` in all of them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.limit.settle(at_the_end=at_the_end)
+
+
 def is_journal(stream: TextIO, env: Mapping[str, str]) -> bool:
     """Whether the stream is the one that systemd connected to its journal: ``JOURNAL_STREAM`` is device:inode."""
     try:
@@ -105,6 +119,7 @@ class _Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream or sys.stdout)
         self._given = stream
+        self.limit = RateLimit()
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = self._given or sys.stdout

@@ -66,8 +66,8 @@ class Pipeline:
         except* AmbaraError as group:
             raise first_error(group) from None
         finally:
-            if turn.refused:  # one line for all of them: a broken run directory would flood the log
-                log.info("clips not drafted", reasons=dict(turn.refused), such_as=turn.such_as)
+            if turn.refused:  # one line for all of them, with one of them: a broken run directory would flood the log
+                log.info("clips not drafted", reasons=dict(turn.refused), clip=turn.such_as)
             self._owed |= turn.held
             self._unsure |= turn.unsure
             if not turn.waiting:

@@ -12,10 +12,12 @@ MASK = "***"
 
 # No pattern may begin with a repetition, or with one without bounds behind what repeats itself: in a word of a megabyte
 # each letter would be tried as its beginning.
-_NAMES = r"(?:token|apikey|api_key|service_role_key|secret|password|authorization)"
+_NAMES = r"(?:token|apikey|api_key|service_role_key|secret|password|authorization|signature|credential)"
 _FIELD = re.compile(rf"[\w-]*{_NAMES}", re.IGNORECASE)
 _ALWAYS = (
-    # What follows `/sign/` in the address of a signed object, and the values that a query or a field hands over.
+    # An address's query, whatever its fields are called: signatures have many names. What follows `/sign/` in the
+    # address of a signed object, which may stand without its host. And the values that a query or a field hands over.
+    (re.compile(r"(://(?:(?!://)[^\s\"'<>?])*\?)[^\s\"'<>]+"), rf"\1{MASK}"),
     (re.compile(r"(/object/(?:upload/)?sign/)[^\s\"'<>]+"), rf"\1{MASK}"),
     (re.compile(rf"({_NAMES}=)[^&\s\"',;)}}]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(rf"({_NAMES}[\"']\s*[:,]\s*b?[\"'])[^\"']+", re.IGNORECASE), rf"\1{MASK}"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import httpx
 from supabase import AsyncClient, AsyncClientOptions, create_async_client
 
+from daemon.certificates import trusted
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.sections import SupabaseSettings
 
@@ -20,10 +21,18 @@ TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 
 def http_client(connections: int = 16) -> httpx.AsyncClient:
     """An HTTP client that never leaves the origin it was pointed at. HTTP/1.1: a lost HTTP/2 connection takes every
-    request in flight with it (httpx#3324)."""
+    request in flight with it (httpx#3324).
+
+    Raises `ConfigurationError` where the authorities that the environment names cannot be read.
+    """
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx.AsyncClient(
-        follow_redirects=False, timeout=TIMEOUT, limits=limits, http2=False, event_hooks={"response": [_judge]}
+        verify=trusted(),
+        follow_redirects=False,
+        timeout=TIMEOUT,
+        limits=limits,
+        http2=False,
+        event_hooks={"response": [_judge]},
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import structlog
+
 from daemon.asr.chunking import joined
 from daemon.asr.transcriber import Waveform
 from daemon.clips import ClipStore
@@ -19,6 +21,8 @@ from daemon.errors import AmbaraError, TemporaryError
 from daemon.hearing import hear, pieces_of
 from daemon.loading import Batch, Loader
 from daemon.ports import Claim, Drafted, Ears, Failed, Outcome, PipelineSettings, Request, Retry, Tally
+
+log = structlog.get_logger(__name__)
 
 BUSY_RETRIES = 5
 BUSY_PAUSE_S = 0.1
@@ -156,6 +160,8 @@ class Turn:
                     raise
                 return tally + await self._submit_apart(pending, error)
             settled = [d for d in pending if outcomes[d.claim.clip_id] is not Outcome.BUSY]
+            for d in settled:
+                log.debug("clip drafted", clip=d.claim.clip_id, outcome=outcomes[d.claim.clip_id].value)
             written = sum(outcomes[d.claim.clip_id] is Outcome.WRITTEN for d in settled)
             tally += Tally(written=written, dropped=len(settled) - written)
             self._forget(d.claim for d in settled)
@@ -178,6 +184,8 @@ class Turn:
         if failures:
             self.refused.update(failure.reason for failure in failures)
             self.such_as = failures[-1].claim.clip_id
+            for f in failures:
+                log.debug("clip not drafted", clip=f.claim.clip_id, attempt=f.claim.attempts + 1, reason=f.reason)
             await self.store.fail(failures, manual=self.request.manual)
             self._forget(f.claim for f in failures)
         return Tally(failed=len(failures))

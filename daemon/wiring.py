@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from daemon import logs
 from daemon.clips import ClipStore
 from daemon.config import Settings
 from daemon.dispatcher import Dispatcher
@@ -115,7 +116,7 @@ class Parts:
         if not self._ready:
             self._ready = True
             self._pulse.ready(self._headline())
-            log.info("ready", live=snapshot.live, clips_ready=snapshot.ready)
+            log.info("ready", version=self._drafter.version, live=snapshot.live, clips_ready=snapshot.ready)
         self._pulse.say(self._headline())
         return snapshot
 
@@ -129,7 +130,8 @@ class Parts:
         )
 
     async def beat(self) -> None:
-        """Tell the service manager and the database what this daemon is doing."""
+        """Tell the service manager, the database and the log what this daemon is doing."""
+        logs.settle()
         self._pulse.say(self._headline(self.dispatcher.trouble))
         if self.dispatcher.failures:
             return  # it is away, and asked often enough

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import app
-from daemon.errors import ConfigurationError, PermanentError, TemporaryError
+from daemon.errors import EXIT_CONFIGURATION, ConfigurationError, PermanentError, TemporaryError
 
 NESTED = ExceptionGroup("g", [ValueError(), ExceptionGroup("h", [TemporaryError("a"), ConfigurationError("b")])])
 UNFORESEEN = "ambara: something unforeseen happened (KeyError). Set AMBARA_DEBUG=1 for the traceback.\n"
@@ -52,6 +53,33 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
     done = ambara("re-darft")
     assert done.returncode == 2
     assert "re-draft" in done.stderr
+
+
+def test_in_the_journal_the_last_word_is_an_error_like_any_other() -> None:
+    """JSON with its priority, on one line; a sentence for people everywhere else."""
+    program = (
+        "import os, sys\n"
+        "status = os.fstat(2)\n"
+        "os.environ['JOURNAL_STREAM'] = f'{status.st_dev}:{status.st_ino}'\n"
+        "from daemon.cli import app\n"
+        "sys.argv = ['ambara', 'run']\n"
+        "sys.exit(app.main())"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "AMBARA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=env | {"SUPABASE_URL": "hush hush", "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_hush"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == EXIT_CONFIGURATION
+    priority, line = done.stderr[:3], json.loads(done.stderr[3:])
+    assert (priority, line["event"], line["level"]) == ("<3>", "ended", "error")
+    assert "SUPABASE_URL" in line["error"]
+    assert "sb_secret" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("status", "--help"), ("status",)])

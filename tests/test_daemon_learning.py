@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,7 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         base, better = promoted["over"], promoted["version"]
         await until(lambda: scene.drafted_by(better) == WAITING, "drafted again by the better model")
         assert scene.live() == better
+        names_what_it_is_about(daemon, int(scalar(scene.db, "select id from training_runs")), base, better)
         assert [row[0] for row in scene.db.execute("select status from training_runs").fetchall()] == ["finished"]
         assert scalar(scene.db, "select count(*) from drafts where version_id = %s", base) == WAITING
         assert scene.untouched()
@@ -115,6 +117,23 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         assert scalar(scene.db, "select stage from model_versions where id = %s", better) == "rejected"
         assert scalar(scene.db, "select count(*) from training_runs") == 1
         assert daemon.stop() == 0
+
+
+def names_what_it_is_about(daemon: DaemonProcess, run: int, base: int, better: int) -> None:
+    """Each line bears its worker, what a round has started the round's number, and the rest what it is about."""
+    daemon.wait_for("drafted", version=better)
+    lines = [json.loads(line) for line in daemon.output.splitlines() if line.startswith("{")]
+    lines = [line for line in lines if line["logger"].startswith("daemon.")]
+    assert len({line["worker"] for line in lines}) == 1
+    about = {line["event"]: line for line in lines}
+    assert about["training begins"]["run"] == about["training finished"]["run"] == run
+    versions = {"training begins": better, "training finished": better, "compared": better, "promoted": better}
+    assert {event: about[event]["version"] for event in versions} == versions
+    assert {line["version"] for line in daemon.said("drafted")} == {base, better}
+    rounds = [about[event]["round"] for event in ("training begins", "compared", "promoted")]
+    assert rounds == sorted(set(rounds))
+    assert all("round" in line for line in daemon.said("drafted"))
+    assert not any("run" in line for line in daemon.said("drafted")), "a run is a training"
 
 
 async def test_a_candidate_that_is_no_better_is_turned_down(stack: Any, scene: Scene) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 
 from daemon import dispatcher as module
 from daemon.dispatcher import Dispatcher
@@ -133,6 +134,32 @@ async def test_events_outlive_looks_that_fail(truth: Truth, loop: Dispatcher, pa
         loop.ring(SweepDue())
         await truth.was_looked_at()
         assert pauses[5:] == [1]
+
+
+async def test_every_line_of_a_round_bears_its_number_and_so_does_what_it_starts(
+    truth: Truth, pauses: list[int]
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def bound(what: str) -> None:
+        told.append((what, structlog.contextvars.get_contextvars()["round"]))
+
+    async def observe(*, learning: bool) -> Snapshot:
+        bound("look")
+        return await truth.observe(learning=learning)
+
+    async def effect(command: Command) -> None:
+        await asyncio.sleep(0.05)  # until long after its round
+        bound(type(command).__name__)
+
+    truth.failures = 1
+    async with asyncio.TaskGroup() as tasks:
+        loop = Dispatcher(observe, lambda command: bool(tasks.create_task(effect(command))), Policy())
+        for _ in range(3):
+            loop.ring(SweepDue())
+            await loop.decide()
+    assert told == [("look", 1), ("look", 2), ("look", 3), ("Draft", 2), ("Draft", 3)]
+    assert "round" not in structlog.contextvars.get_contextvars()
 
 
 async def test_a_refusal_is_no_end_either(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:

@@ -104,8 +104,16 @@ def test_a_secret_that_a_renderer_would_escape(form: logs.Format) -> None:
     ("line", "left"),
     [
         (f"key {JWT} end", "key *** end"),
-        ("wss://x/websocket?apikey=abc123&vsn=1", "wss://x/websocket?apikey=***&vsn=1"),
-        ("https://x/y?a=1&token=abc def", "https://x/y?a=1&token=*** def"),
+        ("wss://x/websocket?apikey=abc123&vsn=1", "wss://x/websocket?***"),
+        ("https://x/y?a=1&token=abc def", "https://x/y?*** def"),
+        (
+            "see 'https://x/y?X-Amz-Signature=abc' (and https://x/y?sig=a%2Fb)",
+            "see 'https://x/y?***' (and https://x/y?***",
+        ),
+        ("/rest/v1/x?a=1&token=abc&X-Amz-Signature=abc", "/rest/v1/x?a=1&token=***&X-Amz-Signature=***"),
+        ("/object/sign/clips/a.wav?token=abc", "/object/sign/***"),
+        ('{"signedURL": "/object/upload/sign/clips/a.wav?token=abc"}', '{"signedURL": "/object/upload/sign/***"}'),
+        ("Really? https://x/y is there, is it not?", "Really? https://x/y is there, is it not?"),
         (
             "GET https://x/storage/v1/object/sign/clips/r/c.wav?token=abc ok",
             "GET https://x/storage/v1/object/sign/*** ok",
@@ -238,3 +246,28 @@ def test_a_terminal_gets_colours() -> None:
     os.close(ours)
     assert b"\x1b[" in coloured
     assert b"\x1b[" not in plain
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_signed_address_gets_into_a_line(form: logs.Format) -> None:
+    """Of whichever store, wherever it stands, at the level at which most is said."""
+    stream = started(form, "debug")
+    signed = {
+        "https://x.supabase.co/storage/v1/object/sign/clips/r/c.wav?token=hush": "hush",
+        "https://x.s3.amazonaws.com/c.wav?X-Amz-Credential=AKIA&X-Amz-Expires=60&X-Amz-Signature=5eed": "5eed",
+        "https://storage.googleapis.com/c.wav?Expires=60&GoogleAccessId=a&Signature=c0de": "c0de",
+        "https://x.blob.core.windows.net/c.wav?se=2026&sig=b10b": "b10b",
+        "https://cdn.example/c.wav?verify=1764-f00d": "f00d",
+        "wss://x.supabase.co/realtime/v1/websocket?apikey=cafe&vsn=1.0.0": "cafe",
+    }
+    log = structlog.get_logger("test")
+    for address in signed:
+        log.info(" ".join(["fetched", address, "at once"]), where=address, nested=[{"at": (address,)}])
+        logging.getLogger("foreign").debug('HTTP Request: GET %s "HTTP/1.1 200 OK"', address)
+        try:
+            int(address)
+        except ValueError:
+            log.exception("failed")
+    text = stream.getvalue()
+    assert [mark for mark in signed.values() if mark in text] == []
+    assert text.count("at once") == text.count("200 OK") == len(signed)

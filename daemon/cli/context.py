@@ -38,13 +38,21 @@ def config_path(context: typer.Context) -> Path | None:
 
 
 def say_error(message: str) -> None:
-    """One sentence on stderr, without secrets; the markup of a terminal is left to the terminal."""
+    """One sentence on stderr, without secrets; the markup of a terminal is left to the terminal.
+
+    To the journal it is an error like any other, so that whoever reads that finds why the command has ended.
+    """
+    import structlog
+
+    from daemon import logs
     from daemon.credentials import read_key
-    from daemon.logs import is_journal
     from daemon.redaction import Redactor
 
     known = [value for name, value in os.environ.items() if name.startswith("SUPABASE_") and name.endswith("_KEY")]
     with suppress(ConfigurationError):
         known.append(read_key(os.environ))  # it may stand in a file
-    mark = "<3>" if is_journal(sys.stderr, os.environ) else ""  # an error's priority, as `daemon.logs` gives it
-    sys.stderr.write(f"{mark}ambara: {Redactor(known)(message)}\n")
+    if logs.is_journal(sys.stderr, os.environ):
+        logs.setup("info", "json", known, env=os.environ, stream=sys.stderr)
+        structlog.get_logger("daemon").error("ended", error=message)
+    else:
+        sys.stderr.write(f"ambara: {Redactor(known)(message)}\n")

@@ -61,6 +61,9 @@ def redraft(
 async def _redraft(
     settings: Settings, directory: Path | None, labels: Sequence[str], runs: Sequence[str], *, dry_run: bool
 ) -> None:
+    from structlog.contextvars import bound_contextvars
+
+    from daemon import logs
     from daemon.app import new_worker
     from daemon.clips import ClipStore
     from daemon.drafter import Drafter
@@ -71,7 +74,10 @@ async def _redraft(
 
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(http_client())
-        store = ClipStore(await client_for(settings.supabase, http), new_worker())
+        worker = new_worker()
+        stack.enter_context(bound_contextvars(worker=worker))
+        stack.callback(logs.settle, at_the_end=True)
+        store = ClipStore(await client_for(settings.supabase, http), worker)
         await store.check(settings.supabase.bucket)
         chosen = await named_runs(store, labels, runs)
         if directory and len(chosen) > 1:
@@ -103,7 +109,8 @@ async def _redraft(
             def show(tally: Tally) -> None:
                 bar.update(task, completed=tally.written + tally.dropped + tally.failed)
 
-            tally = await pipeline.turn(Request(version, manual=True, runs=tuple(chosen)), progress=show)
+            with bound_contextvars(version=version):
+                tally = await pipeline.turn(Request(version, manual=True, runs=tuple(chosen)), progress=show)
     console.print(
         f"{tally.written} drafts written as version {version}; {tally.dropped} left to the person who came first; "
         f"{tally.failed} failed (the log above says why)."

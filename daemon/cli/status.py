@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from daemon.certificates import distrust, trusted
 from daemon.cli.context import settings_of
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 
@@ -60,7 +60,12 @@ def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
     try:
         answer = httpx.post(
-            f"{url}/rest/v1/rpc/ambara_status", headers=headers, json={}, timeout=timeout, follow_redirects=False
+            f"{url}/rest/v1/rpc/ambara_status",
+            headers=headers,
+            json={},
+            timeout=timeout,
+            follow_redirects=False,
+            verify=trusted(),
         )
     except httpx.HTTPError as error:
         raise _unreached(error, url) from None
@@ -77,10 +82,10 @@ def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
 
 def _unreached(error: httpx.HTTPError, url: str) -> AmbaraError:
     """Whether the address is wrong or the server is away: what the operating system said stands in the causes."""
+    if doubt := distrust(error):
+        return ConfigurationError(doubt[0])
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return ConfigurationError(f"The certificate of {url} cannot be trusted: {cause.verify_message}.")
         if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
             return ConfigurationError(f"No host has the name in {url}. {_URL}")
         cause = cause.__cause__ or cause.__context__

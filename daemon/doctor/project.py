@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from uuid import uuid4
 
-from daemon import migrate
+from daemon import certificates, migrate
 from daemon.audio import BucketAudio
 from daemon.audio_source import MissingAudio
 from daemon.clips import SCHEMA_VERSION
@@ -22,6 +22,13 @@ SET_URL = f"export {URL_VARIABLE}=https://abcdefgh.supabase.co"
 SET_KEY = f"export {KEY_VARIABLE}=…   # the service_role (secret) key of the project's API settings"
 SET_DB_URL = f"export {migrate.DB_URL_VARIABLE}=postgresql://postgres:…@db.abcdefgh.supabase.co:5432/postgres"
 SET_CLOCK = "sudo timedatectl set-ntp true"
+CERTIFIED = {
+    certificates.EXPIRED: f"{SET_CLOCK}\n# and renew the certificate where the project's gateway has it",
+    certificates.WRONG_NAME: SET_URL,
+    certificates.UNKNOWN: f"export {certificates.FILE_VARIABLE}=/etc/ssl/certs/ca-certificates.crt   "
+    "# with the project's authority in it",
+}
+"""What mends a certificate that does not verify."""
 clock = time.time
 
 
@@ -30,7 +37,9 @@ async def address(patient: Patient) -> str:
     url = patient.settings.supabase.url
     try:
         patient.role = await patient.database.call("ambara_whoami", {}, str)
-    except TemporaryError:
+    except TemporaryError as error:
+        if error.reason in CERTIFIED:
+            raise Fault(str(error), CERTIFIED[error.reason]) from error
         raise
     except AmbaraError as error:
         patient.refusal = error

@@ -10,6 +10,8 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, SecurityError
 
+from daemon.certificates import distrust
+
 TABLES = ("public.clips", "public.ambara_daemons")
 """What the feed listens to; the publication has to name both."""
 
@@ -46,6 +48,8 @@ def of_handshake(error: Exception) -> Loss:
     """The loss when no connection came about."""
     if isinstance(error, SecurityError):
         return Loss(FeedState.CONNECTING, "SUPABASE_URL answers with a redirect, which Realtime does not follow.")
+    if doubt := distrust(error):
+        return Loss(FeedState.CONNECTING, doubt[0])
     if not isinstance(error, InvalidStatus):
         return Loss(FeedState.CONNECTING, f"Realtime cannot be reached ({type(error).__name__}).")
     status = error.response.status_code

@@ -66,7 +66,7 @@ class Judge:
             confidence=self._settings.confidence,
             out=folder / "evidence.json",
         )
-        log.info("comparing", version=command.version, against=command.against)
+        log.info("comparing", against=command.against)
         end = await run_child(job.write(folder / "evaluate.json"), folder / "evaluate.log", lambda _: None)
         match end:
             case ChildDone():
@@ -76,7 +76,6 @@ class Judge:
                 await patiently(lambda: self._ledger.evaluated(command.version, found), "Supabase")
                 log.info(
                     "compared",
-                    version=command.version,
                     against=command.against,
                     live_wer=round(found.live_wer, 4),
                     candidate_wer=round(found.candidate_wer, 4),
@@ -93,7 +92,7 @@ class Judge:
         """It could not be compared. Turned down if that is its own fault, or after too many tries."""
         if reason == "disk-full":  # of this host, and no fault of the candidate's
             raise TemporaryError(message, reason=reason)
-        log.warning("comparison failed", version=version, reason=reason, error=message)
+        log.warning("comparison failed", reason=reason, error=message)
         self._failed[version] = self._failed.get(version, 0) + 1
         if reason == "candidate" or self._failed[version] >= TRIES:
             return await self._reject(version, f"it could not be judged: {message}")
@@ -101,5 +100,5 @@ class Judge:
 
     async def _reject(self, version: int, reason: str) -> Event:
         await self._ledger.reject(version, reason)
-        log.warning("rejected", version=version, why=reason)
+        log.warning("rejected", why=reason)
         return ModelRejected()

@@ -79,8 +79,8 @@ class Loop:
         try:
             with self.sources.using(version.id):
                 where = await patiently(lambda: asyncio.to_thread(push), "the model hub")
-            log.info("pushed", version=version.id, repo=repo, where=where)
+            log.info("pushed", repo=repo, where=where)
         except AmbaraError as error:
-            log.warning("cannot push", version=version.id, repo=repo, error=str(error))
+            log.warning("cannot push", repo=repo, error=str(error))
         except Exception as error:  # of the hub's client, which says what it likes: no reason to end the daemon
-            log.warning("cannot push", version=version.id, repo=repo, error=type(error).__name__)
+            log.warning("cannot push", repo=repo, error=type(error).__name__)

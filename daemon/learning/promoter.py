@@ -66,13 +66,13 @@ class Promoter:
                 return await self._with_model(version, lambda model: self._go_live(command, version, model))
         except PermanentError as error:
             await self._ledger.reject(version.id, f"it passed the judge and cannot serve: {error}")
-            log.warning("rejected", version=version.id, why=str(error))
+            log.warning("rejected", why=str(error))
             return ModelRejected()
 
     async def reject(self, command: Reject) -> Event:
         """Turn a candidate down."""
         await self._ledger.reject(command.version, command.reason)
-        log.info("rejected", version=command.version, why=command.reason)
+        log.info("rejected", why=command.reason)
         return ModelRejected()
 
     async def swap(self, command: Swap) -> Event | None:
@@ -97,7 +97,7 @@ class Promoter:
                 return await self._with_model(version, use)
         except PermanentError as error:
             if self.trouble != str(error):
-                log.warning("cannot serve the live version", version=version.id, why=str(error))
+                log.warning("cannot serve the live version", why=str(error))
             self.trouble = str(error)
             return None
 
@@ -105,7 +105,7 @@ class Promoter:
         await self._try(version, model)
         if not await self._ledger.promote(version.id, expected=command.against, reason=command.reason):
             return SweepDue()  # another version is live by now: the comparison says nothing any more
-        log.info("promoted", version=version.id, over=command.against, why=command.reason)
+        log.info("promoted", over=command.against, why=command.reason)
         await self._use(model, version)
         self._promoted(version)
         await self._retain()
@@ -131,7 +131,7 @@ class Promoter:
         else:
             return await then(model)
         # Outside the handler: an error holds what had been loaded.
-        log.warning("no room for two models: drafting waits until the new one is loaded", version=version.id)
+        log.warning("no room for two models: drafting waits until the new one is loaded")
         return await self._alone(version, then)
 
     async def _alone(self, version: Version, then: Callable[[Transcriber], Awaitable[Event]]) -> Event:
@@ -161,7 +161,7 @@ class Promoter:
         async with self._turns:
             await self._drafter.use(model, version.id)
         self.trouble = None
-        log.info("model swapped", version=version.id, **model.describe())
+        log.info("model swapped", **model.describe())
 
     async def _try(self, version: Version, model: Transcriber) -> None:
         """Let it hear one held-out clip again. Raises `PermanentError` unless it says about what the judge heard."""

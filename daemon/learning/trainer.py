@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from daemon.asr import families
 from daemon.asr.errors import ModelError
@@ -78,10 +79,11 @@ class Trainer:
         )
         if run is None:
             return None
-        log.info("training begins", run=run.id, version=run.version, attempt=run.attempts)
         work = self._work = _Run(self._ledger, run, self._lease_s)
         try:
-            return await self._see_through(work)
+            with bound_contextvars(run=run.id, version=run.version):
+                log.info("training begins", attempt=run.attempts)
+                return await self._see_through(work)
         finally:
             self._work = None
 
@@ -90,7 +92,7 @@ class Trainer:
         try:
             facts = await work.held(self._make(work))
         except PermanentError as error:
-            log.warning("training failed", run=run.id, version=run.version, reason=error.reason, error=str(error))
+            log.warning("training failed", reason=error.reason, error=str(error))
             sentence, detail = str(error), {"reason": error.reason, **work.detail}
             await patiently(lambda: self._ledger.fail(run, sentence, detail), "Supabase")
             await tidy(self._ledger, self._registry)  # the next one may need the room
@@ -103,7 +105,7 @@ class Trainer:
             return None
         name = f"trained-{run.version:04}"
         version = await patiently(lambda: self._ledger.finish(run, name, work.fingerprint, facts), "Supabase")
-        log.info("training finished", run=run.id, version=version.id, stage=version.stage, reason=version.reason)
+        log.info("training finished", stage=version.stage, reason=version.reason)
         return TrainingFinished() if version.stage == "candidate" else TrainingFailed()
 
     async def _make(self, work: _Run) -> Mapping[str, Any] | None:
@@ -127,7 +129,7 @@ class Trainer:
         end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed) and end.reason == "other-training":
             # The settings were changed, or the data, while nobody trained: what the run is begun with now counts.
-            log.warning("training begins anew", run=work.run.id, version=work.run.version, why=end.message)
+            log.warning("training begins anew", why=end.message)
             await asyncio.to_thread(self._registry.drop_checkpoints, work.run.version)
             end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed):
@@ -206,11 +208,11 @@ class _Run:
                 result = await work
                 keeper.cancel()
         except* _LostError:
-            log.warning("another worker has the run now", run=self.run.id)
+            log.warning("another worker has the run now")
         except* AmbaraError as group:
             raise first_error(group) from None
         except* OSError as group:  # what each step does not foresee of the disk
-            log.warning("the disk fails the training", run=self.run.id, error=repr(group.exceptions[0]))
+            log.warning("the disk fails the training", error=repr(group.exceptions[0]))
             raise PermanentError("The state directory cannot be used: look after its disk.", reason="disk") from None
         return result
 

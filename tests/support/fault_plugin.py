@@ -16,7 +16,10 @@ import pytest
 from fault_record import Fault, markdown
 
 SHORT_SEED = 1
-WAITING = {"test_net_database.py", "test_net_realtime.py", "test_net_rest.py", "test_process_hangs.py"}
+WAITING = {
+    *("test_net_certificate.py", "test_net_database.py", "test_net_realtime.py", "test_net_rest.py"),
+    "test_process_hangs.py",
+}
 """Their faults last for minutes of a clock, and for little of a processor."""
 _RECORD = pytest.StashKey[Fault]()
 
