@@ -36,7 +36,7 @@ def explained(repo: str, token: str) -> Iterator[None]:
             raise ConfigurationError(f"The file {error.filename} cannot be read: {error.strerror}.") from None
         package = type(error).__module__.partition(".")[0]
         # The uploaders say RuntimeError for a transfer that did not come through.
-        if isinstance(error, OSError | RuntimeError) or package in {"httpx", "httpx2", "hf_xet"}:
+        if isinstance(error, OSError | RuntimeError) or package in {"httpx", "httpx2", "urllib3", "hf_xet"}:
             raise TemporaryError(
                 f"The hub does not answer, or the connection broke ({type(error).__name__}): the model is still "
                 "here, and trying again is safe.",
