@@ -17,7 +17,7 @@ WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 FAULT_WORKERS ?= 6
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults bench clean
+.PHONY: help setup demo test lint types contracts unit faults matrix bench clean
 
 help: ## Show this.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,6 +54,9 @@ unit: setup
 faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=F05,F13 for some.
 	$(BIN)/pytest tests/faults --faults -vv -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 $(if $(SEED),--fault-seed $(SEED)) \
 	  $(if $(ONLY),--fault-only $(ONLY)) $(if $(TABLE),--fault-table $(TABLE))
+
+matrix: setup ## Try other versions of Python, PyTorch and transformers: ONLY=3.13 for some rows.
+	$(BIN)/python tests/matrix.py $(if $(SUPABASE_DB_URL),--workers 0) $(if $(ONLY),--only '$(ONLY)')
 
 bench: setup ## Measure the latency from a committed insert to a visible draft.
 	$(BIN)/python benchmarks/latency.py
