@@ -21,14 +21,14 @@ def limit_waiting(connect_s: float, answer_s: float) -> None:
 
 def check_write(api: HfApi, repo: str, token: str) -> None:
     """Ask whether `token` may write to a repository. Raises the library's `HfHubHTTPError`."""
-    from huggingface_hub.utils import hf_raise_for_status
+    from huggingface_hub.utils._http import hf_raise_for_status
 
     hf_raise_for_status(_get(api, f"api/models/{repo}/auth-check/write", token))
 
 
 def read_card(api: HfApi, repo: str, token: str) -> str:
     """The README of a repository that has one. Raises the library's `HfHubHTTPError`."""
-    from huggingface_hub.utils import hf_raise_for_status
+    from huggingface_hub.utils._http import hf_raise_for_status
 
     answer = _get(api, f"{repo}/raw/main/README.md", token)
     hf_raise_for_status(answer)
@@ -37,7 +37,7 @@ def read_card(api: HfApi, repo: str, token: str) -> str:
 
 def _get(api: HfApi, path: str, token: str) -> Any:
     from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     return get_session().get(f"{api.endpoint}/{path}", headers=build_hf_headers(token=token))
 
@@ -48,7 +48,7 @@ def _limit_requests(connect_s: float, answer_s: float) -> None:
     import requests
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    class Limited(requests.adapters.HTTPAdapter):  # type: ignore[misc]
+    class Limited(requests.adapters.HTTPAdapter):  # type: ignore[misc]  # the package has no types
         def send(self, request: Any, *_: Any, timeout: Any = None, **options: Any) -> Any:
             if huggingface_hub.constants.HF_HUB_OFFLINE:
                 raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
@@ -60,4 +60,4 @@ def _limit_requests(connect_s: float, answer_s: float) -> None:
             made.mount(scheme, Limited())
         return made
 
-    huggingface_hub.configure_http_backend(backend_factory=session)  # type: ignore[attr-defined]
+    huggingface_hub.configure_http_backend(backend_factory=session)
