@@ -17,7 +17,7 @@ WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 FAULT_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults systemd-test bench rounds install-service clean
+.PHONY: help setup demo test lint types contracts unit faults matrix systemd-test bench rounds install-service clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -58,6 +58,9 @@ faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=
 
 systemd-test: setup ## Boot a real systemd in a container, install the service in it as the README says, and break it.
 	tests/systemd/run.sh '$(CURDIR)' $(BIN)/python $(if $(HAS_GPU),,'$(TORCH_CPU)') '$(TORCH)'
+
+matrix: setup ## Try other versions of Python, PyTorch and transformers: ONLY=3.13 for some rows.
+	$(BIN)/python tests/matrix.py $(if $(SUPABASE_DB_URL),--workers 0) $(if $(ONLY),--only '$(ONLY)')
 
 bench: setup ## Measure the latency from a committed insert to a visible draft.
 	$(BIN)/python benchmarks/latency.py

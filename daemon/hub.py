@@ -15,6 +15,7 @@ import structlog
 
 from daemon.errors import ConfigurationError
 from daemon.hub_card import MARK, model_card
+from daemon.hub_client import check_write, limit_waiting, read_card
 from daemon.hub_errors import explained, misnamed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["check", "check_token", "model_card", "push"]
 log = structlog.get_logger(__name__)
 
 CONNECT_S, ANSWER_S = 10.0, 120.0
-"""The library itself would wait for ever. The second is the time without a byte, not of a whole upload."""
+"""How long the hub may take to let us in, and to send the next byte."""
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _KINDS = (".safetensors", ".json", ".txt")
@@ -43,7 +44,7 @@ def check(repo: str, token: str | None) -> str:
     with explained(repo, secret):
         api = _api(repo, secret)
         api.create_repo(repo, private=True, exist_ok=True)
-        api.auth_check(repo, write=True)
+        check_write(api, repo, secret)
         found = api.model_info(repo)
     if found.private is False:
         log.warning("the repository is public: everybody can download what is pushed there", repo=found.id)
@@ -89,8 +90,8 @@ def push(
         content: dict[str, str | bytes] = {file.name: str(file) for file in files}
         if card is not None:
             content["README.md"] = card.encode()
-        if "README.md" in there and not _is_ours(api, repo, secret):
-            content.pop("README.md", None)
+        if "README.md" in there and MARK not in read_card(api, repo, secret):
+            content.pop("README.md", None)  # a person's own is left alone
         # Weights in other pieces than these would be loaded in place of these.
         stale = [name for name in there if _WEIGHTS.fullmatch(name) and name not in content]
         operations = [CommitOperationAdd(name, what) for name, what in content.items()]
@@ -123,13 +124,12 @@ def _token(given: str | None) -> str:
 
 
 def _api(repo: str, token: str) -> HfApi:
-    from huggingface_hub import HfApi, get_session
+    from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not _REPO.fullmatch(repo):
         raise misnamed(repo)
-    session = get_session()
-    session.timeout = type(session.timeout)(ANSWER_S, connect=CONNECT_S)
+    limit_waiting(CONNECT_S, ANSWER_S)
     if not sys.stderr.isatty():
         disable_progress_bars()
     return HfApi(token=token)
@@ -140,12 +140,3 @@ def _role(who: dict[str, object]) -> str | None:
     auth = who.get("auth")
     access = auth.get("accessToken") if isinstance(auth, dict) else None
     return access.get("role") if isinstance(access, dict) else None
-
-
-def _is_ours(api: HfApi, repo: str, token: str) -> bool:
-    """Whether the repository's README came from here. One by a person is left alone."""
-    from huggingface_hub import get_session
-
-    headers = {"authorization": f"Bearer {token}"}
-    answer = get_session().get(f"{api.endpoint}/{repo}/raw/main/README.md", headers=headers)
-    return MARK in answer.raise_for_status().text

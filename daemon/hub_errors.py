@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 from daemon.redaction import Redactor
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
 
 
 @contextmanager
@@ -34,9 +31,11 @@ def explained(repo: str, token: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
             raise ConfigurationError(f"The file {error.filename} cannot be read: {error.strerror}.") from None
+        if hasattr(getattr(error, "response", None), "status_code"):  # some are raised again as something plainer
+            raise _refusal(error, repo, token) from None
         package = type(error).__module__.partition(".")[0]
         # The uploaders say RuntimeError for a transfer that did not come through.
-        if isinstance(error, OSError | RuntimeError) or package in {"httpx", "httpx2", "hf_xet"}:
+        if isinstance(error, OSError | RuntimeError) or package in {"httpx", "httpx2", "urllib3", "hf_xet"}:
             raise TemporaryError(
                 f"The hub does not answer, or the connection broke ({type(error).__name__}): the model is still "
                 "here, and trying again is safe.",
@@ -50,10 +49,10 @@ def misnamed(repo: str) -> ConfigurationError:
     return ConfigurationError(f"{repo!r} is not the name of a repository on the hub; it looks like user/name.")
 
 
-def _refusal(error: HfHubHTTPError, repo: str, token: str) -> AmbaraError:
+def _refusal(error: Any, repo: str, token: str) -> AmbaraError:
     """What a status says to a person."""
     number = error.response.status_code
-    said = _short(error.server_message or "", token)
+    said = _short(getattr(error, "server_message", None) or "", token)
     if number == 401:
         return ConfigurationError(
             "The hub refuses the token: make one that may write under Settings, Access Tokens, and set HF_TOKEN to it."

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperForConditionalGeneration
 
 from daemon.asr.whisper.buckets import BucketSampler
 from daemon.asr.whisper.collator import IGNORED, Collator
 from daemon.asr.whisper.features import packed
+from daemon.asr.whisper.majors import open_processor
 from daemon.asr.whisper.trainer import loss_of_a_step
 from daemon.local.tiny import BASE
 
@@ -25,7 +26,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    tokenizer = WhisperProcessor.from_pretrained(BASE).tokenizer
+    tokenizer = open_processor(BASE).tokenizer
     tokenizer.set_prefix_tokens(language="mg", task="transcribe")
     return tokenizer
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 from audiofolders import write_side, write_table
-from transformers import WhisperProcessor
 
 from daemon.asr.training import TrainingError
 from daemon.asr.transcriber import SAMPLE_RATE
 from daemon.asr.whisper.dataset import LeftOutError, Preparer, Row, read_audio, read_rows, spread
 from daemon.asr.whisper.features import packed, prepare, unpacked
+from daemon.asr.whisper.majors import open_processor
 from daemon.local.speech import Utterance, noise, silence, wav_bytes
 from daemon.local.tiny import BASE
 
@@ -25,7 +25,7 @@ MG = {"language": "mg", "task": "transcribe"}
 
 @pytest.fixture(scope="module")
 def processor() -> Any:
-    return WhisperProcessor.from_pretrained(BASE)
+    return open_processor(BASE)
 
 
 @pytest.fixture

@@ -107,6 +107,21 @@ def test_what_would_be_executed_is_never_opened(model: Path) -> None:
     load_transcriber(WhisperSettings(model=str(model), device="cpu"))
 
 
+def test_what_transformers_4_saved_is_opened(
+    model: Path, market: Sequence[Utterance], market_drafts: Sequence[Draft]
+) -> None:
+    """The carried model is as 5 saves them; `make matrix` opens both with both."""
+    extractor: dict[str, Any] = json.loads((model / "processor_config.json").read_text())
+    (model / "processor_config.json").unlink()
+    (model / "preprocessor_config.json").write_text(json.dumps(extractor.pop("feature_extractor") | extractor))
+    edit(
+        model / "tokenizer_config.json",
+        lambda c: c.update(additional_special_tokens=c.pop("extra_special_tokens"), extra_special_tokens={}),
+    )
+    (draft,) = load_transcriber(WhisperSettings(model=str(model), device="cpu")).transcribe([market[0].audio])
+    assert draft.text == market_drafts[0].text
+
+
 @pytest.mark.parametrize("name", ["./models/x", "/nowhere/at/all", "~/no-such-model", "a/b/c", "tests/x"])
 def test_a_missing_directory_is_said_plainly(name: str) -> None:
     with pytest.raises(ModelError, match=r"There is no model directory at .*(x|all|no-such-model|c)\."):

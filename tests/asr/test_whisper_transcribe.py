@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperForConditionalGeneration
 
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import Draft, Transcriber
 from daemon.asr.whisper.config import GuardSettings, WhisperSettings
 from daemon.asr.whisper.load import load_transcriber
+from daemon.asr.whisper.majors import open_processor
 from daemon.local.speech import Utterance, concatenate, noise, silence
 from daemon.local.tiny import BASE
 
@@ -75,7 +76,7 @@ def test_confidence_is_the_mean_log_probability_of_what_was_said(
     market: Sequence[Utterance], market_drafts: Sequence[Draft], transcriber: Transcriber, clinic: Sequence[Utterance]
 ) -> None:
     """Against an independent computation: the text is forced through the decoder in one pass."""
-    processor: Any = WhisperProcessor.from_pretrained(BASE)
+    processor: Any = open_processor(BASE)
     model: Any = WhisperForConditionalGeneration.from_pretrained(BASE).eval()
     processor.tokenizer.set_prefix_tokens(language="mg", task="transcribe", predict_timestamps=False)
     pairs = [*zip(market[:5], market_drafts, strict=False)]
@@ -124,7 +125,7 @@ def test_the_no_speech_rule_needs_both_its_halves(
 def test_no_speech_is_what_the_model_would_say_before_the_language(market: Sequence[Utterance]) -> None:
     transcriber = load_transcriber(SETTINGS)
     (heard,) = transcriber._listener.hear([market[0].audio])
-    processor: Any = WhisperProcessor.from_pretrained(BASE)
+    processor: Any = open_processor(BASE)
     model: Any = WhisperForConditionalGeneration.from_pretrained(BASE).eval()
     start, no_speech = processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|nospeech|>"])
     features = processor.feature_extractor(market[0].audio, sampling_rate=16_000, return_tensors="pt").input_features

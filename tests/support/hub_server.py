@@ -182,7 +182,7 @@ def _create(hub: Hub, who: dict[str, Any], body: Any) -> tuple[Any, ...]:
         return 403, {"error": f'You don\'t have the rights to create a model under the namespace "{namespace}"'}
     if repo in hub.repos:
         return 409, {"error": "You already created this model repo", "url": f"{hub.url}/{repo}"}
-    hub.repos[repo] = Repo(private=body.get("visibility") == "private")
+    hub.repos[repo] = Repo(private=body.get("visibility") == "private" or body.get("private") is True)
     return 200, {"url": f"{hub.url}/{repo}"}
 
 

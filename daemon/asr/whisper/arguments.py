@@ -24,6 +24,11 @@ OURS: Mapping[str, str] = {
     "gradient_checkpointing": "gradient_checkpointing",
     "activation_checkpointing": "gradient_checkpointing",
     "use_cpu": "device",
+    # Of transformers 4:
+    "no_cuda": "device",
+    "use_mps_device": "device",
+    "per_gpu_train_batch_size": "batch_size",
+    "warmup_ratio": "warmup",
 }
 """Arguments that have a setting of their own -> its name."""
 _FIXED = frozenset(
@@ -64,6 +69,20 @@ _FIXED = frozenset(
         "save_total_limit",
         "torch_compile",
         "train_sampling_strategy",
+        # Of transformers 4:
+        "fsdp_min_num_params",
+        "fsdp_transformer_layer_cls_to_wrap",
+        "group_by_length",
+        "include_inputs_for_metrics",
+        "jit_mode_eval",
+        "overwrite_output_dir",
+        "past_index",
+        "push_to_hub_model_id",
+        "push_to_hub_organization",
+        "push_to_hub_token",
+        "save_safetensors",
+        "torchdynamo",
+        "use_legacy_prediction_loop",
     }
 )
 """Arguments on which the rest of the training rests."""

@@ -37,7 +37,9 @@ class Listener:
         self._batch_size = batch_size
         start, timestamps_off = 1, 1
         self._room = model.config.max_target_positions - (start + len(prompt) + timestamps_off)
-        model.generation_config.max_length = None  # stock models carry one; `max_new_tokens` is given instead
+        # Stock models carry others. What `generate` is given would do, but where it is the library's own default,
+        # transformers 4 takes the model's instead.
+        model.generation_config.update(max_length=None, num_beams=1, do_sample=False)
         self._end = model.generation_config.eos_token_id
         self._no_speech = _no_speech_token(processor.tokenizer)
 

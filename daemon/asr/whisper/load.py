@@ -11,6 +11,7 @@ from daemon.asr.errors import DeviceAwayError, ModelError
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
 from daemon.asr.whisper.languages import resolve_language
+from daemon.asr.whisper.majors import open_model, open_processor
 
 if TYPE_CHECKING:
     import torch
@@ -116,11 +117,8 @@ def look_at_device(settings: WhisperSettings) -> Device:
 
 
 def load_processor(directory: Path, name: str) -> Any:
-    from transformers import WhisperProcessor
-
     try:
-        # Without the last, a person at a terminal is asked whether to run the code that the model brings.
-        return WhisperProcessor.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        return open_processor(directory)
     except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
         raise ModelError(
             f"The tokenizer or feature extractor of {name} cannot be read: copy the model again."
@@ -130,17 +128,9 @@ def load_processor(directory: Path, name: str) -> Any:
 def load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
     import torch
     from safetensors import SafetensorError
-    from transformers import WhisperForConditionalGeneration
 
     try:
-        model, report = WhisperForConditionalGeneration.from_pretrained(
-            directory,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        model, report = open_model(directory, dtype)
     except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The weights of {name} cannot be read: copy the model again.") from error
     if report["missing_keys"]:

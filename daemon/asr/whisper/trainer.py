@@ -65,6 +65,10 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             return {}
         return found
 
+    def _inner_training_loop(self, batch_size: int | None = None, **options: Any) -> Any:  # noqa: ARG002
+        """transformers 4 would go on with the checkpoint's batch size, which memory may not hold any more."""
+        return super()._inner_training_loop(batch_size=self.args.train_batch_size, **options)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> BucketSampler:  # noqa: ARG002
         return self._sampler
 

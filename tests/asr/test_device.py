@@ -1,0 +1,87 @@
+"""Which device a model is put on and what it computes in, with PyTorch's own answers replaced: no GPU is needed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from daemon.asr import families
+from daemon.asr.device import Device, measure
+from daemon.asr.errors import ModelError
+from daemon.asr.training import TrainingError
+from daemon.asr.whisper.arguments import precision
+from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
+from daemon.asr.whisper.load import choose_device, look_at_device
+from daemon.local.tiny import BASE
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def present(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with the devices that the parameter names, beside its CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in request.param)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in request.param)
+
+
+@pytest.mark.parametrize(
+    ("present", "best"), [("", "cpu"), ("mps", "mps"), ("cuda", "cuda"), ("cuda mps", "cuda")], indirect=["present"]
+)
+def test_auto_takes_the_best_device_that_is_there(present: None, best: str) -> None:
+    assert choose_device("auto") == torch.device(best)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "choices"),
+    [("", "cuda", "auto, or cpu"), ("mps", "cuda", "auto, or mps or cpu"), ("cuda", "mps", "auto, or cuda or cpu")],
+    indirect=["present"],
+)
+def test_a_device_that_is_not_there_is_said_plainly(present: None, asked: str, choices: str) -> None:
+    with pytest.raises(ModelError, match=f"has no device {asked} that PyTorch can use: choose {choices}"):
+        choose_device(asked)
+    with pytest.raises(ModelError, match=f"no device {asked}"):
+        families.device("whisper", {"model": str(BASE), "device": asked})
+
+
+@pytest.mark.parametrize("present", ["cuda"], indirect=True)
+@pytest.mark.parametrize(("brain", "trains_in"), [(True, "bfloat16"), (False, "float32")])
+def test_on_cuda(present: None, brain: bool, trains_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: brain)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * GIB, 8 * GIB))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA T4")
+    found = look_at_device(WhisperSettings(str(BASE)))
+    assert found == Device("cuda (NVIDIA T4)", "float16", total=8 * GIB, free=3 * GIB)
+    assert precision(TrainingSettings(), choose_device("auto")) == trains_in
+    assert precision(TrainingSettings(arguments={"fp16": True}), choose_device("auto")) == "float16"
+    wish = WhisperSettings(str(BASE), dtype="bfloat16")
+    if brain:
+        assert look_at_device(wish).dtype == "bfloat16"
+    else:
+        with pytest.raises(ModelError, match="cannot compute in bfloat16: choose dtype auto or float16"):
+            look_at_device(wish)
+
+
+@pytest.mark.parametrize("present", ["mps"], indirect=True)
+def test_on_mps(present: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * GIB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 5 * GIB)
+    assert look_at_device(WhisperSettings(str(BASE))) == Device("mps", "float32", total=12 * GIB, free=7 * GIB)
+    assert precision(TrainingSettings(), choose_device("auto")) == "float32"
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 13 * GIB)
+    assert measure(torch.device("mps"), "float32").free == 0
+
+
+def test_on_the_cpu() -> None:
+    found = look_at_device(WhisperSettings(str(BASE), device="cpu"))
+    assert (found.name, found.dtype) == ("cpu", "float32")
+    assert 0 < found.free <= found.total
+    assert precision(TrainingSettings(), torch.device("cpu")) == "float32"
+
+
+@pytest.mark.parametrize("present", [""], indirect=True)
+def test_a_training_is_refused_a_device_that_is_not_there(present: None) -> None:
+    from daemon.asr.whisper.start import open_start
+
+    with pytest.raises(TrainingError, match="has no device mps"):
+        open_start(TrainingSettings(base=str(BASE), device="mps"))
