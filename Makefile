@@ -14,13 +14,13 @@ HAS_GPU := $(wildcard /dev/nvidiactl)
 # Each worker has a Supabase of its own; one that somebody else runs is there only once.
 WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 # Faults wait more than they work, so there may be more of them at a time than processors.
-FAULT_WORKERS ?= 6
+FAULT_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults bench clean
+.PHONY: help setup demo test lint types contracts unit faults systemd-test bench install-service clean
 
 help: ## Show this.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: $(STAMP) ## Make the virtual environment.
 
@@ -41,6 +41,7 @@ test: lint types contracts unit ## Everything that has to hold.
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck systemd/*.sh tests/systemd/*.sh
 
 types: setup
 	$(BIN)/mypy
@@ -55,8 +56,14 @@ faults: setup ## Pull every plug, in full: SEED=n for the same dice again, ONLY=
 	$(BIN)/pytest tests/faults --faults -vv -n $(FAULT_WORKERS) --dist load --maxschedchunk 1 $(if $(SEED),--fault-seed $(SEED)) \
 	  $(if $(ONLY),--fault-only $(ONLY)) $(if $(TABLE),--fault-table $(TABLE))
 
+systemd-test: setup ## Boot a real systemd in a container, install the service in it as the README says, and break it.
+	tests/systemd/run.sh '$(CURDIR)' $(BIN)/python $(if $(HAS_GPU),,'$(TORCH_CPU)') '$(TORCH)'
+
 bench: setup ## Measure the latency from a committed insert to a visible draft.
 	$(BIN)/python benchmarks/latency.py
+
+install-service: ## As root: install this checkout as a systemd service, or upgrade it.
+	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' TORCH_CPU='$(if $(HAS_GPU),,$(TORCH_CPU))' systemd/install.sh
 
 clean: ## Remove what the other targets made here.
 	rm -rf $(VENV) .ambara .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -16,6 +16,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from daemon import certificates, logs
+from daemon.asr.device import nvidia_card
 from daemon.backoff import patiently
 from daemon.clips import ClipStore
 from daemon.clock import Clock
@@ -69,13 +70,17 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
         store = ClipStore(client, worker)
         ledger = Ledger(Database(client), worker, settings.supabase.bucket)
 
+        at_work: Parts | None = None
+
         async def reloads(parts: Parts) -> None:
+            nonlocal at_work
+            at_work = parts
             while await reload.wait():
                 reload.clear()
                 await _reload(parts, pulse, reread)
 
         serving = _serve(settings, store, ledger, drafter, stack, pulse, reloads, wait=wait)
-        await _until(stop, serving, lambda: _goodbye(pulse))
+        await _until(stop, serving, lambda: _goodbye(pulse, training=at_work is not None and at_work.training))
         with suppress(AmbaraError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await store.release()
@@ -83,8 +88,11 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
     log.info("stopped", worker=worker)
 
 
-async def _prepare(settings: Settings, store: ClipStore, loop: Loop, drafter: Drafter, *, wait: bool) -> None:
+async def _prepare(
+    settings: Settings, store: ClipStore, loop: Loop, drafter: Drafter, pulse: Pulse, *, wait: bool
+) -> None:
     """Reach the database, load the live model, make it known."""
+    pulse.starting("reaching Supabase")
     try:
         await store.check(settings.supabase.bucket)
     except TemporaryError as error:
@@ -94,6 +102,7 @@ async def _prepare(settings: Settings, store: ClipStore, loop: Loop, drafter: Dr
             raise ConfigurationError(str(error) if error.reason in certificates.REASONS else away) from None
         await patiently(lambda: store.check(settings.supabase.bucket), "Supabase")
     live = await patiently(loop.ledger.live, "Supabase")
+    pulse.starting("loading the model")
     if live and live.kind != "base":
         try:
             log.info("loading the model", version=live.id, name=live.name)
@@ -105,7 +114,10 @@ async def _prepare(settings: Settings, store: ClipStore, loop: Loop, drafter: Dr
         else:
             return
     log.info("loading the model", base=settings.model.base, language=settings.model.language)
-    model = await drafter.load(model_maker(settings.model))
+    make = model_maker(settings.model)
+    model = await (patiently(lambda: drafter.load(make), "the model hub") if wait else drafter.load(make))
+    if settings.model.device == "auto" and str(model.describe().get("device")) == "cpu" and nvidia_card():
+        log.warning("drafting on the CPU: PyTorch finds no device, and this machine has an NVIDIA card; ask the doctor")
     facts = model.describe()
     drafter.version, live_now = await patiently(
         lambda: store.register(model.name, model.fingerprint, facts, go_live=True), "Supabase"
@@ -126,12 +138,13 @@ async def _serve(
 ) -> None:
     """Prepare, then serve for ever. An unforeseen error in any part ends all of it: systemd starts a whole daemon."""
     loop = Loop(settings, ledger)
-    await _prepare(settings, store, loop, drafter, wait=wait)
+    await _prepare(settings, store, loop, drafter, pulse, wait=wait)
     local = await patiently(lambda: run_directories(store, settings.audio.run_dirs), "Supabase")
     reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
     clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
         parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks, beside=local)
+        pulse.starting("looking at the queue")
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
@@ -154,9 +167,9 @@ async def _reload(parts: Parts, pulse: Pulse, reread: Callable[[], Settings]) ->
         log.info("settings taken up", changed=at_once, after_a_restart=at_a_start)
 
 
-def _goodbye(pulse: Pulse) -> None:
+def _goodbye(pulse: Pulse, *, training: bool) -> None:
     """A trainer under way writes a checkpoint first: ask the service manager for the time."""
-    pulse.stopping(CHECKPOINT_S)
+    pulse.stopping(CHECKPOINT_S if training else GOODBYE_S + BEAT_S)
     log.info("stopping")
 
 

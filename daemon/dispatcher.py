@@ -13,8 +13,9 @@ from typing import Protocol
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from daemon import certificates
 from daemon.backoff import backoff
-from daemon.errors import AmbaraError
+from daemon.errors import AmbaraError, ConfigurationError
 from handlers import handle, needs_learning
 from handlers.commands import Command
 from handlers.events import Event
@@ -55,6 +56,8 @@ class Dispatcher:
         """Rounds begun since the start. Each line of a round, and of whatever it starts, bears its number."""
         self.failures = 0
         """Observations that failed in a row."""
+        self.trouble = ""
+        """What the last of them failed of, in a few words; empty when it did not."""
         self.decided = 0
         """Rounds decided since the start."""
 
@@ -88,6 +91,8 @@ class Dispatcher:
             snapshot = await self._observe(learning=needs_learning(events))
         except AmbaraError as error:
             self.failures += 1
+            for_people = isinstance(error, ConfigurationError) or error.reason in certificates.REASONS
+            self.trouble = str(error).partition(". ")[0].rstrip(".") if for_people else "Supabase is away"
             pause = backoff(self.failures)
             log.warning("cannot observe", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             self._put_back(events)
@@ -95,7 +100,7 @@ class Dispatcher:
             return
         if self.failures:
             log.info("observing again", failures=self.failures)
-        self.failures = 0
+        self.failures, self.trouble = 0, ""
         self.decided += 1
         for command in handle(list(events), snapshot, self.policy):
             self._start(command)

@@ -48,6 +48,11 @@ class Drafter:
         """Facts about the loaded model; none between two."""
         return self._model.describe() if self._model else {}
 
+    @property
+    def working(self) -> bool:
+        """Whether a batch is on the device."""
+        return self._deadline is not None
+
     def overdue_s(self) -> float:
         """By how many seconds the work on the device has outlasted its budget; 0 while it has not, or nothing runs.
 

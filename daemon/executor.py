@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, assert_never
 
@@ -19,6 +20,9 @@ from handlers.events import ClipsDrafted, Event, SweepDue
 log = structlog.get_logger(__name__)
 
 IDLE_PAUSE_S = 1.0
+STEP_S = 900.0
+"""Seconds between two batches of a turn, the device's own time aside: downloads time out long before. What takes longer
+hangs."""
 
 
 class Trains(Protocol):
@@ -78,11 +82,20 @@ class Executor:
         self._failures: dict[Lane, int] = {}
         self.total = Tally()
         """Everything drafted since the start."""
+        self._advanced: float | None = None
+        """When the turn of drafting under way came to its last batch; None between two."""
 
     @property
     def busy(self) -> frozenset[Lane]:
         """The lanes in which something runs."""
         return frozenset(self._busy)
+
+    def overdue_s(self) -> float:
+        """By how many seconds a turn of drafting has outlasted all that a step may take; 0 while it has not.
+
+        A database or a Storage that is away ends a turn. What is on the device has a budget of its own.
+        """
+        return 0.0 if self._advanced is None else max(0.0, time.monotonic() - self._advanced - STEP_S)
 
     def start(self, command: Command) -> None:
         """Begin an effect. The lane must be free."""
@@ -135,7 +148,12 @@ class Executor:
         async with self._turns:
             if self._loaded() != command.version:
                 return ClipsDrafted()  # the model changed while this waited: the same questions again
-            tally = await self._pipeline.turn(Request(command.version, batches=command.batches))
+            self._advance()
+            try:
+                request = Request(command.version, batches=command.batches)
+                tally = await self._pipeline.turn(request, lambda _: self._advance())
+            finally:
+                self._advanced = None
         self.total += tally
         if not tally.written:
             # Something was ready and nothing was written: an editor holds the row, or another worker was quicker.
@@ -144,6 +162,9 @@ class Executor:
         if tally != Tally():
             log.info("drafted", written=tally.written, dropped=tally.dropped, failed=tally.failed)
         return ClipsDrafted()
+
+    def _advance(self) -> None:
+        self._advanced = time.monotonic()
 
     def _pause(self, lane: Lane) -> float:
         self._failures[lane] = self._failures.get(lane, 0) + 1

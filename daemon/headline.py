@@ -21,17 +21,17 @@ _PHASES = {
 def headline(
     seen: Snapshot | None,
     *,
-    away: bool = False,
+    trouble: str = "",
     blocked: str | None = None,
     feed: str = "live",
     training: tuple[int, Mapping[str, Any]] | None = None,
 ) -> str:
     """Such as "live v7, 12 pending, training v8 43 %".
 
-    `away`: the database does not answer. `blocked`: why nothing is drafted. `feed`: the state of Realtime. `training`:
-    the version that is being made here and its progress (``phase``, ``step``, ``steps``).
+    `trouble`: what keeps the daemon from asking the database. `blocked`: why nothing is drafted. `feed`: the state of
+    Realtime. `training`: the version that is being made here and its progress (``phase``, ``step``, ``steps``).
     """
-    parts = ["Supabase is away"] if away else []
+    parts = [trouble] if trouble else []
     if seen:
         parts.append(f"live v{seen.live}" if seen.live else "no version is live")
         parts.append(f"{seen.ready:,}{'+' if seen.ready >= _COUNTED else ''} pending")

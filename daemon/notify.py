@@ -48,7 +48,7 @@ class Notifier:
 
     def stopping(self, within_s: float) -> None:
         """The daemon is shutting down, and wants so many seconds for it."""
-        self._send("STOPPING=1", _extend(within_s))
+        self._send("STOPPING=1", _status("stopping"), _extend(within_s))
 
     def _send(self, *lines: str) -> None:
         if not self._address:

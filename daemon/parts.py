@@ -9,13 +9,13 @@ from uuid import UUID
 import structlog
 
 from daemon.asr import families
-from daemon.asr.errors import ModelError
+from daemon.asr.errors import DeviceAwayError, HubAwayError, ModelError
 from daemon.asr.transcriber import Transcriber
 from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
 from daemon.clips import ClipStore
 from daemon.config import Settings
 from daemon.decode import Decoder
-from daemon.errors import ConfigurationError
+from daemon.errors import ConfigurationError, PermanentError, TemporaryError
 from daemon.ports import PipelineSettings
 from daemon.sections import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
 from handlers.policy import DraftingPolicy, Policy, PromotionPolicy, TrainingPolicy
@@ -60,12 +60,20 @@ def one_run(count: int, directory: Path) -> str:
 
 
 def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
-    """A function that loads the model; call it in the thread that will own it."""
+    """A function that loads the model; call it in the thread that will own it.
+
+    It raises `ConfigurationError`; `TemporaryError` where another try may help, and `PermanentError` where it takes
+    another process: PyTorch looks for devices once.
+    """
 
     def make() -> Transcriber:
         options = model.model_dump(exclude={"family", "base"})
         try:
             return families.load(model.family, {"model": model.base, **options})
+        except HubAwayError as error:
+            raise TemporaryError(str(error), reason="hub") from None
+        except DeviceAwayError as error:
+            raise PermanentError(str(error), reason="device") from None
         except ModelError as error:
             raise ConfigurationError(str(error), reason="model") from None
 

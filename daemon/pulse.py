@@ -42,6 +42,7 @@ class Pulse:
         self._handle: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._starting = True
+        self._stopping = False
         self._hung = ""
         self._every_s = min(START_S, notifier.watchdog_s or START_S) / 3
         self._tell_at = 0.0
@@ -80,24 +81,28 @@ class Pulse:
 
     def say(self, status: str) -> None:
         """What it is doing now."""
-        if status != self._status and not self._starting:
+        if status != self._status and not (self._starting or self._stopping):
             self._status = status
             self._notifier.status(status)
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
         """The settings are read again in this block. A daemon that is not ready yet does not become so by that."""
-        if not self._starting:
+        if not (self._starting or self._stopping):
             self._notifier.reloading()
         try:
             yield
         finally:
-            if not self._starting:
+            if not (self._starting or self._stopping):
                 self._notifier.ready(self._status)
+
+    def starting(self, what: str) -> None:
+        """What the start is at."""
+        self._notifier.status(f"starting: {what}")
 
     def stopping(self, within_s: float) -> None:
         """The daemon is shutting down, and wants so many seconds for it."""
-        self._starting = False
+        self._starting, self._stopping = False, True
         self._notifier.stopping(within_s)
 
     def _plan(self) -> None:

@@ -77,6 +77,7 @@ class Parts:
         )
         self.dispatcher = Dispatcher(self._observe, self._executor.start, policy_of(settings))
         self.ring = self.dispatcher.ring
+        pulse.watch("drafting", lambda: 0.0 if drafter.working else self._executor.overdue_s())
         pulse.watch("the sweep", lambda: self.dispatcher.overdue_s(1.2 * settings.drafting.sweep_seconds))
         self.feed: Feed | None = None
         if settings.realtime.enabled:
@@ -97,6 +98,11 @@ class Parts:
         self.ring(SweepDue())
         return told
 
+    @property
+    def training(self) -> bool:
+        """Whether a model is being made or judged here."""
+        return Lane.WORK in self._executor.busy
+
     async def _observe(self, *, learning: bool) -> Snapshot:
         snapshot = await self._observer.observe(learning=learning)
         blocked = why_not_draft(snapshot) if snapshot.ready else None
@@ -109,15 +115,15 @@ class Parts:
         self._seen = snapshot
         if not self._ready:
             self._ready = True
-            self._pulse.ready(self._headline(away=False))
+            self._pulse.ready(self._headline())
             log.info("ready", version=self._drafter.version, live=snapshot.live, clips_ready=snapshot.ready)
-        self._pulse.say(self._headline(away=False))
+        self._pulse.say(self._headline())
         return snapshot
 
-    def _headline(self, *, away: bool) -> str:
+    def _headline(self, trouble: str = "") -> str:
         return headline(
             self._seen,
-            away=away,
+            trouble=trouble,
             blocked=self._blocked,
             feed=self.feed.state.value if self.feed else "off",
             training=self._trainer.progress,
@@ -126,7 +132,7 @@ class Parts:
     async def beat(self) -> None:
         """Tell the service manager, the database and the log what this daemon is doing."""
         logs.settle()
-        self._pulse.say(self._headline(away=bool(self.dispatcher.failures)))
+        self._pulse.say(self._headline(self.dispatcher.trouble))
         if self.dispatcher.failures:
             return  # it is away, and asked often enough
         with suppress(AmbaraError):

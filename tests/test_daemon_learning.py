@@ -9,17 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
+from corrections import WAITING, corrected_tapes, spoken_clinic
 from daemon_process import DaemonProcess, ambara, daemon_process
 from witness import Database, clip_rows, deserted, scalar, until
 
-from daemon.local.speech import Utterance, speak_corpus, wav_bytes
+from daemon.local.speech import Utterance
 
-TAPES, CLIPS = 6, 12
-WAITING = 12
 SOON = {"sweep_seconds": 1}
 QUICK = {
     "enabled": True,
@@ -72,8 +70,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def spoken() -> Sequence[Utterance]:
-    count = TAPES * CLIPS + WAITING
-    return list({each.text: each for each in speak_corpus("B", 2 * count, seed=77)}.values())[:count]
+    return spoken_clinic()
 
 
 @pytest.fixture
@@ -81,23 +78,7 @@ def scene(stack: Any, spoken: Sequence[Utterance], tmp_path: Path) -> Iterator[S
     stack.ensure()
     stack.truncate()
     with deserted(stack.db_url) as db:
-        run_dirs = {}
-        left = iter(spoken)
-        for tape in range(TAPES + 1):
-            run = str(uuid4())
-            run_dirs[run] = tmp_path / f"run-{tape}"
-            (run_dirs[run] / "clips").mkdir(parents=True)
-            db.execute("insert into runs (id, label) values (%s, %s)", [run, f"tape {tape}"])
-            for number in range(CLIPS if tape < TAPES else WAITING):
-                clip = next(left)
-                name = f"clips/clip_{number:05}.wav"
-                (run_dirs[run] / name).write_bytes(wav_bytes(clip.audio))
-                text, status = (clip.text, "corrected") if tape < TAPES else (None, "pending")
-                db.execute(
-                    "insert into clips (run_id, file_name, source_file, duration_sec, draft_transcription, "
-                    "corrected_transcription, status) values (%s, %s, %s, %s, 'stock draft', %s, %s)",
-                    [run, name, f"clinic {tape}.mp3", clip.seconds, text, status],
-                )
+        run_dirs = corrected_tapes(db, tmp_path / "runs", spoken)
         people = {clip: row for clip, row in clip_rows(db).items() if row["status"] == "corrected"}
         yield Scene(db, tmp_path, run_dirs, people)
 

@@ -69,7 +69,9 @@ async def test_ready_is_told_when_it_can_draft_and_sigterm_in_a_load_ends_it_cle
         told = {"NOTIFY_SOCKET": str(address)}
         with daemon_process(clean_stack, tmp_path, ready=False, env=told, log=log, **settings) as daemon:
             daemon.wait_for("loading the model")
-            assert heard(manager) == {b"EXTEND_TIMEOUT_USEC"}
+            told_so_far = messages(manager)
+            assert b"STATUS=starting: loading the model" in told_so_far
+            assert {message.partition(b"=")[0] for message in told_so_far} == {b"EXTEND_TIMEOUT_USEC", b"STATUS"}
             daemon.wait_for("ready")
             assert b"READY" in heard(manager)
             assert clean_stack.service_role_key not in command_line(daemon)
@@ -78,7 +80,7 @@ async def test_ready_is_told_when_it_can_draft_and_sigterm_in_a_load_ends_it_cle
             await until(lambda: drafted_by_machine(db) and claimed(db), "the middle of a load", pause_s=0.01)
             heard(manager)  # the kernel keeps ten
             assert daemon.stop() == 0
-            assert b"STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000" in messages(manager)
+            assert b"STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=20000000" in messages(manager)
             assert "Traceback" not in daemon.output
             assert clean_stack.service_role_key not in daemon.output
     assert 0 < len(drafted_by_machine(db)) < len(said)

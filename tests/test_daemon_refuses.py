@@ -12,9 +12,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from daemon_process import ambara, write_config
+from daemon_process import ambara, daemon_process, write_config
 
 from daemon import migrate
+from daemon.cli.app import EXIT_FAILED
 from daemon.clips import SCHEMA_VERSION
 from daemon.errors import EXIT_CONFIGURATION
 from daemon.local.keys import mint
@@ -165,6 +166,27 @@ def test_a_model_that_is_no_whisper(project: Any, tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there(project: Any, tmp_path: Path) -> None:
     assert str(tmp_path / "nowhere") in refusal(project, tmp_path, model={"base": str(tmp_path / "nowhere")})
+
+
+def test_a_hub_that_does_not_answer(project: Any, tmp_path: Path) -> None:
+    """Nothing in the settings is wrong: a person hears of it, and under a service manager the daemon asks again."""
+    away = {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub")}
+    model = {"base": "noa/whisper-none"}
+    write_config(tmp_path, model=model)
+    done = ambara(project, tmp_path, "run", **away)
+    assert done.returncode == EXIT_FAILED, done.stdout + done.stderr
+    assert done.stderr.startswith("ambara: The model hub cannot be reached and noa/whisper-none is not in its cache")
+    with daemon_process(
+        project, tmp_path, ready=False, env=away | {"NOTIFY_SOCKET": str(tmp_path / "nobody")}, model=model
+    ) as daemon:
+        daemon.wait_for("waiting", what="the model hub", times=2)
+
+
+def test_a_graphics_card_that_is_not_there(project: Any, tmp_path: Path) -> None:
+    """Not yet, perhaps, while a machine boots; and PyTorch looks once: a service manager has to start it again."""
+    write_config(tmp_path, model={"device": "mps"})
+    done = ambara(project, tmp_path, "run")
+    assert (done.returncode, "no device mps" in done.stderr) == (EXIT_FAILED, True), done.stderr
 
 
 def test_a_language_that_the_tokenizer_does_not_know(project: Any, tmp_path: Path) -> None:

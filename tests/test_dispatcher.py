@@ -164,11 +164,14 @@ async def test_every_line_of_a_round_bears_its_number_and_so_does_what_it_starts
 
 async def test_a_refusal_is_no_end_either(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:
     """A key that is refused for a while (it is being exchanged) does not take the daemon down."""
-    truth.error, truth.failures = ConfigurationError("refused"), 2
+    truth.error, truth.failures = ConfigurationError("Supabase refuses the key. Set another."), 2
+    loop.ring(SweepDue())
+    await loop.decide()
+    assert loop.trouble == "Supabase refuses the key"
     async with running(loop):
-        loop.ring(SweepDue())
         await truth.was_looked_at()
     assert len(truth.started) == 1
+    assert not loop.trouble
 
 
 async def test_an_unforeseen_error_ends_the_loop(truth: Truth, loop: Dispatcher) -> None:

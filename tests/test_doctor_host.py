@@ -12,13 +12,14 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 from doctor_bench import faults, look, made
-from hub_server import hub_server
+from hub_server import Repo, hub_server
 
 from daemon.asr import families
-from daemon.asr.device import Device
+from daemon.asr.device import Device, nvidia_card
 from daemon.config import Settings
 from daemon.doctor import host
 from daemon.doctor.rounds import HOST
+from daemon.doctor.service import as_installed
 from daemon.local.stack import LocalStack
 from daemon.local.tiny import BASE
 
@@ -54,6 +55,27 @@ async def test_settings_of_this_host(
     found = faults(await look(made(local_stack, tmp_path, **sections), checks=HOST))
     assert found.keys() == {red}
     assert remedy in found[red]
+
+
+async def test_a_model_that_the_hub_has(
+    local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is fetched at the first start: no fault, and nothing is said of what only its files could tell."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_noa")
+    with hub_server(noa="hf_of_noa") as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        hub.repos["noa/tiny"] = Repo(private=False)
+        found = await look(made(local_stack, tmp_path, model={"base": "noa/tiny"}), checks=HOST)
+        assert faults(found) == {}
+        assert found["base model"].found == "the hub has noa/tiny, and it is fetched at the first start"
+        assert {found[name].found for name in ("language", "disk")} == {
+            "not checked: the model is not on this machine yet"
+        }
+        found = await look(made(local_stack, tmp_path, model={"base": "noa/tinny"}), checks=HOST)
+        assert faults(found).keys() == {"base model"}
+        assert 'no model "noa/tinny"' in found["base model"].found
 
 
 async def test_a_model_in_the_hubs_cache(
@@ -104,10 +126,15 @@ def _old_torch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(host, "installed", lambda name: "2.5.1+cpu" if name == "torch" else real(name))
 
 
+def _card_unseen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(host, "nvidia_card", lambda: True)
+
+
 BROKEN_AT_THE_SEAM: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str, str]] = {
     # name: (what breaks it, the check that turns red, what is found, a part of what mends it)
     "too little disk": (_little_disk, "disk", "0.0 GB free for", "du -xh "),
     "too little memory": (_little_memory, "device", "the weights alone take", 'base = "openai/whisper-small"'),
+    "a graphics card that PyTorch does not see": (_card_unseen, "device", "NVIDIA card", "sudo nvidia-modprobe"),
     "a package out of range": (_old_torch, "packages", "torch 2.5.1+cpu (wants", "-m pip install 'torch<3,>=2.6'"),
 }
 
@@ -129,3 +156,34 @@ async def test_a_state_directory_of_somebody_else(settings: Settings, monkeypatc
     assert found.keys() == {"state directory"}
     assert found["state directory"].startswith("sudo install -d -m 700 -o ")
     assert found["state directory"].endswith(f" {settings.state.directory}")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "there"),
+    [("0x10de", "0x030200", True), ("0x10de", "0x040300", False), ("0x8086", "0x030000", False)],
+)
+def test_a_graphics_card_of_nvidia(vendor: str, kind: str, there: bool, tmp_path: Path) -> None:
+    """Its sound device is none, and neither is a card of somebody else."""
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "vendor").write_text(f"{vendor}\n")
+    (tmp_path / "0000:01:00.0" / "class").write_text(f"{kind}\n")
+    assert nvidia_card(tmp_path) is there
+    assert not nvidia_card(tmp_path / "nowhere")
+
+
+REMEDIES = {
+    "export SUPABASE_SERVICE_ROLE_KEY=…   # the key": "sudo install -m 600 /dev/stdin /etc/ambara/supabase_service",
+    "export SUPABASE_URL=https://abc.supabase.co": 'url = "https://abc.supabase.co"   # under [supabase] in /etc',
+    "export HF_TOKEN=hf_…   # one that may write": "echo 'HF_TOKEN=hf_…' | sudo tee -a /etc/ambara/environment   # one",
+    "SUPABASE_DB_URL=postgresql://… ambara migrate": "read -rs SUPABASE_DB_URL; export SUPABASE_DB_URL; sudo --pres",
+    "/opt/ambara/releases/1/bin/python -m pip install x": "sudo /opt/ambara/releases/1/bin/python -m pip install x",
+    "${EDITOR:-vi} /etc/ambara/ambara.toml": "sudoedit /etc/ambara/ambara.toml",
+    'device = "auto"   # under [model] in ambara.toml': 'device = "auto"   # under [model] in /etc/ambara/ambara.toml',
+    "ambara migrate --again": "sudo ambara migrate --again",
+    "alter table clips enable row level security;": "alter table clips enable row level security;",
+}
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_remedies_on_a_machine_where_ambara_is_a_service(remedy: str) -> None:
+    assert as_installed(f"-- first\n{remedy}").splitlines()[1].startswith(REMEDIES[remedy])

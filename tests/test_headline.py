@@ -16,8 +16,8 @@ SEEN = Snapshot(live=7, loaded=7, ready=12)
     ("seen", "more", "line"),
     [
         (SEEN, {}, "live v7, 12 pending"),
-        (None, {"away": True}, "Supabase is away"),
-        (SEEN, {"away": True}, "Supabase is away, live v7, 12 pending"),
+        (None, {"trouble": "Supabase is away"}, "Supabase is away"),
+        (SEEN, {"trouble": "Supabase is away"}, "Supabase is away, live v7, 12 pending"),
         (Snapshot(live=None, loaded=1, ready=0), {}, "no version is live, 0 pending"),
         (Snapshot(live=7, loaded=7, ready=1000), {}, "live v7, 1,000+ pending"),
         (SEEN, {"training": (8, {"phase": "training", "step": 43, "steps": 100})},

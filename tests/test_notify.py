@@ -33,7 +33,7 @@ def test_every_message_arrives_as_systemd_reads_it(
     notifier.ready("live v3, 12 ready")
     assert receiver.recv(4096) == b"READY=1\nSTATUS=live v3, 12 ready"
     notifier.stopping(90.0)
-    assert receiver.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=90000000"
+    assert receiver.recv(4096) == b"STOPPING=1\nSTATUS=stopping\nEXTEND_TIMEOUT_USEC=90000000"
 
 
 def test_signs_of_life_and_the_time_that_a_start_takes(manager: tuple[str, socket.socket]) -> None:

@@ -31,7 +31,7 @@ def commands() -> list[str]:
     for _, block in blocks("sh"):
         for line in block.splitlines():
             for part in re.split(r"\||&&|;|\$\(", line.partition(" #")[0]):
-                words = [w for w in part.strip().rstrip(')"').split() if not re.match(r"[A-Z_]+=", w)]
+                words = [w for w in part.strip().rstrip(')"').split() if not re.match(r"[A-Z_]+=|sudo$", w)]
                 if words and words[0] in {"ambara", "make"}:
                     found.append(" ".join(words))
     return sorted(set(found))

@@ -60,7 +60,7 @@ def test_it_says_the_same_as_the_code() -> None:
     assert found["Type"] == ["notify"]
     assert found["RestartPreventExitStatus"] == [str(EXIT_CONFIGURATION)]
     assert found["LoadCredential"][0].startswith(f"{CREDENTIAL}:/etc/ambara/")
-    assert found["ExecStart"] == ["/opt/ambara/bin/ambara --config /etc/ambara/ambara.toml run"]
+    assert found["ExecStart"] == ["/opt/ambara/current/bin/ambara --config /etc/ambara/ambara.toml run"]
     seconds = {name: int(found[name][0].removesuffix("s")) for name in ("WatchdogSec", "TimeoutStopSec")}
     assert seconds["WatchdogSec"] >= START_S, "a start is heard of at least that often"
     # Beyond a goodbye the daemon asks for time itself.

@@ -37,6 +37,17 @@ def measure(device: torch.device, dtype: str) -> Device:
     return Device("cpu", dtype, total, _available(total))
 
 
+def nvidia_card(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
+    """Whether this machine has a graphics card of NVIDIA's, be it of use to PyTorch or not."""
+    try:
+        return any(
+            (card / "vendor").read_text().strip() == "0x10de" and (card / "class").read_text().startswith("0x03")
+            for card in devices.iterdir()
+        )
+    except OSError:
+        return False
+
+
 def _available(total: int) -> int:
     """What Linux says could be had without swapping; elsewhere all of it."""
     try:

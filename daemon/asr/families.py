@@ -64,6 +64,14 @@ def _cached_whisper(options: Mapping[str, Any]) -> Path:
     return find_model(settings.model, settings.revision, fetch=False)
 
 
+def _offered_whisper(options: Mapping[str, Any]) -> bool:
+    from daemon.asr.whisper.config import WhisperSettings
+    from daemon.asr.whisper.files import offered
+
+    settings = _settings(WhisperSettings, options)
+    return offered(settings.model, settings.revision)
+
+
 def _language_whisper(options: Mapping[str, Any], directory: Path) -> str:
     from daemon.asr.whisper.config import WhisperSettings
     from daemon.asr.whisper.load import read_prompt
@@ -105,6 +113,9 @@ FINDERS: Mapping[str, Callable[[Mapping[str, Any]], Path]] = {
 CACHES: Mapping[str, Callable[[Mapping[str, Any]], Path]] = {
     "whisper": _cached_whisper,
 }
+OFFERS: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    "whisper": _offered_whisper,
+}
 LANGUAGES: Mapping[str, Callable[[Mapping[str, Any], Path], str]] = {
     "whisper": _language_whisper,
 }
@@ -137,6 +148,11 @@ def find(family: str, options: Mapping[str, Any]) -> Path:
 def cached(family: str, options: Mapping[str, Any]) -> Path:
     """The directory of a model that is on this machine. Raises `ModelError` if it is not; the hub is not asked."""
     return _of(CACHES, family)(options)
+
+
+def offered(family: str, options: Mapping[str, Any]) -> bool:
+    """Whether the hub would have to be asked for a model, and has it. Raises `ModelError` if it has not."""
+    return _of(OFFERS, family)(options)
 
 
 def language(family: str, options: Mapping[str, Any], directory: Path) -> str:

@@ -68,7 +68,7 @@ async def _examine(settings: Settings, *, as_json: bool) -> list[Finding]:
     console, findings = _console(), []
     debug = bool(os.environ.get("AMBARA_DEBUG"))
     async for finding in examine(settings, os.environ.get(DB_URL_VARIABLE, "").strip(), debug=debug):
-        findings.append(finding)
+        findings.append(finding := _to_be_typed(finding))
         if not as_json:
             _show(console, finding)
     return findings
@@ -89,7 +89,18 @@ def _unusable(context: typer.Context, error: ConfigurationError) -> Finding:
     variable = re.search(r"SUPABASE_\w+", said)
     file = find(config_path(context), os.environ)
     remedy = f"export {variable[0]}=…" if variable else f"${{EDITOR:-vi}} {file or 'ambara.toml'}"
-    return Finding("settings", said, Verdict.FAULT, remedy)
+    return _to_be_typed(Finding("settings", said, Verdict.FAULT, remedy))
+
+
+def _to_be_typed(finding: Finding) -> Finding:
+    """With its remedy as it is on a machine where Ambara is a service, if this is one."""
+    from dataclasses import replace
+
+    from daemon.doctor.service import VARIABLE, as_installed
+
+    if finding.remedy is None or VARIABLE not in os.environ:
+        return finding
+    return replace(finding, remedy=as_installed(finding.remedy))
 
 
 def _show_all(findings: list[Finding], *, as_json: bool) -> None:

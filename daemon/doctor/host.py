@@ -13,6 +13,8 @@ from pathlib import Path
 
 from daemon import hub
 from daemon.asr import families
+from daemon.asr.device import nvidia_card
+from daemon.asr.errors import ModelError
 from daemon.doctor.finding import Fault, NotAsked
 from daemon.doctor.patient import Patient
 from daemon.learning.registry import room_for
@@ -23,7 +25,9 @@ NAME_STATE = 'directory = "/var/lib/ambara"   # under [state] in ambara.toml'
 NAME_BASE = 'base = "openai/whisper-small"   # under [model] in ambara.toml'
 NAME_LANGUAGE = 'language = "mg"   # under [model] in ambara.toml'
 NAME_DEVICE = 'device = "auto"   # under [model] in ambara.toml, with dtype = "auto"'
+FIND_CARD = "nvidia-smi && sudo nvidia-modprobe -u -c=0   # the driver, then its device files"
 SET_TOKEN = "export HF_TOKEN=hf_…   # one that may write; or: hf auth login"  # noqa: S105 - no token
+NOT_FETCHED = "the model is not on this machine yet"
 disk_usage = shutil.disk_usage
 installed = metadata.version
 
@@ -56,9 +60,14 @@ def _version(name: str) -> str | None:
 
 
 async def base_model(patient: Patient) -> str:
-    """Whether the model is on this machine. Fetches nothing."""
+    """Whether the model is on this machine, or else on the hub. Fetches nothing."""
     model = patient.settings.model
-    patient.base = await asyncio.to_thread(families.cached, model.family, patient.model_options())
+    try:
+        patient.base = await asyncio.to_thread(families.cached, model.family, patient.model_options())
+    except ModelError:
+        if not await asyncio.to_thread(families.offered, model.family, patient.model_options()):
+            raise
+        return f"the hub has {model.base}, and it is fetched at the first start"
     return f"{model.base} is on this machine"
 
 
@@ -74,7 +83,8 @@ def fetch_base(patient: Patient) -> str:
 
 async def language(patient: Patient) -> str:
     """Whether the model can be asked for the language."""
-    assert patient.base is not None
+    if patient.base is None:
+        raise NotAsked(NOT_FETCHED)
     model = patient.settings.model
     code = await asyncio.to_thread(families.language, model.family, patient.model_options(), patient.base)
     return f"the tokenizer knows {code}"
@@ -84,6 +94,8 @@ async def device(patient: Patient) -> str:
     """Where the model will run, and whether it fits there."""
     found = await asyncio.to_thread(families.device, patient.settings.model.family, patient.model_options())
     room = f"{found.name}, {found.dtype}, {found.free / 1e9:.1f} of {found.total / 1e9:.1f} GB free"
+    if found.name == "cpu" and patient.settings.model.device == "auto" and nvidia_card():
+        raise Fault(f"{room}, and PyTorch does not find this machine's NVIDIA card", FIND_CARD)
     # What is free is no measure: a daemon may be at work.
     if patient.base and (weights := _least_memory(patient.base, found.dtype)) > found.total:
         raise Fault(f"{room}: the weights alone take {weights / 1e9:.1f} GB", NAME_BASE)
@@ -105,7 +117,8 @@ def state(patient: Patient) -> str:
 
 def disk(patient: Patient) -> str:
     """Room for a training: three models."""
-    assert patient.base is not None
+    if patient.base is None:
+        raise NotAsked(NOT_FETCHED)
     directory = patient.settings.state.directory.absolute()
     free = disk_usage(_nearest(directory)).free
     need = room_for(patient.base)

@@ -27,7 +27,8 @@ async def test_the_database_crashes(fault: Fault, scene: Scene) -> None:
     """Between two crashes people work without a pause, and clips arrive."""
     crashes = fault.size(full=10, short=1)
     fault.injected(f"{crashes} x PostgreSQL crashes and recovers; 3 people at work, 10 inserts a crash")
-    with scene.daemon(drafting=SELDOM) as daemon:
+    fault.observe("a sweep in 5 s: what is committed before Realtime's reader is back nobody announces")
+    with scene.daemon(drafting={**PROMPT, "sweep_seconds": 5}) as daemon:
         await scene.live(daemon)
         clips = scene.insert_at_once(60)
         async with scene.people(clips, 3, pause_s=fault.random.choice([0, 1])) as people:

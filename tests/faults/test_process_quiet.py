@@ -22,7 +22,7 @@ from daemon.cli.status import fetch
 LINES_A_MINUTE = 1000
 FLAPPED_S = 70.0
 """A feed that was cut every few seconds waits for up to half a minute before it tries again."""
-REFUSALS_S = 150.0
+REFUSALS_S = 600.0
 """Guard: thousands of refusals take their time."""
 
 

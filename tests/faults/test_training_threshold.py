@@ -67,12 +67,13 @@ class Team:
             if row[0] is None:
                 await asyncio.sleep(self._dice.uniform(0, 0.005))
                 continue
-            self.begun.append((worker, row[0]["id"], row[0]["fence"]))
+            mine = (worker, row[0]["id"], row[0]["fence"])
+            self.begun.append(mine)
             await asyncio.sleep(self._dice.uniform(0, 0.1))
             call = "select ambara_finish_training(%s, %s, %s, 'trained', %s, '{}')"
-            row = await (await connection.execute(call, [*self.begun[-1], fingerprint()])).fetchone()
+            row = await (await connection.execute(call, [*mine, fingerprint()])).fetchone()
             if row and row[0]:
-                self.finished.append(self.begun[-1][1])
+                self.finished.append(mine[1])
 
 
 @asynccontextmanager

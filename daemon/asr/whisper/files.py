@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from daemon.asr.errors import ModelError
+from daemon.asr.errors import HubAwayError, ModelError
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", _INDEX)
 _SETTINGS = ("*.json", "*.txt")
 """Configuration, generation settings, tokenizer and feature extractor."""
+_ANSWERS_S = 20.0
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _TOKENIZER = ("tokenizer.json", "vocab.json")
 _FEATURES = ("preprocessor_config.json", "processor_config.json")
@@ -75,12 +79,32 @@ def _cached(name: str, revision: str | None) -> Path:
         raise ModelError(f"{name} is not on this machine yet: the model hub is asked for it at the start.") from error
 
 
+def offered(name: str, revision: str | None) -> bool:
+    """Whether the hub would have to be asked for this model, and has it. Raises `ModelError` if it has not."""
+    path = Path(name).expanduser()
+    if path.exists() or _looks_local(name):
+        return False
+    from huggingface_hub import HfApi
+
+    with _plainly(name, revision):
+        HfApi().model_info(name, revision=revision, timeout=_ANSWERS_S)
+    return True
+
+
 def _fetch(name: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with _plainly(name, revision):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_WEIGHTS, *_SETTINGS]))
+
+
+@contextmanager
+def _plainly(name: str, revision: str | None) -> Iterator[None]:
+    """What the hub's client raises, as one sentence."""
+    from huggingface_hub import errors
 
     try:
-        patterns = [*_WEIGHTS, *_SETTINGS]
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        yield
     except errors.GatedRepoError as error:
         raise ModelError(f"The model hub keeps {name} behind its terms: accept them there and set HF_TOKEN.") from error
     except errors.RevisionNotFoundError as error:
@@ -90,7 +114,11 @@ def _fetch(name: str, revision: str | None) -> Path:
             f'The model hub shows no model "{name}": check the name, or set HF_TOKEN if it is private.'
         ) from error
     except Exception as error:  # the hub's client raises its transport's errors as they come
-        raise ModelError(
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HubAwayError(
+                f"There is no room to fetch {name}: make some, or set HF_HOME to another disk."
+            ) from error
+        raise HubAwayError(
             f"The model hub cannot be reached and {name} is not in its cache: "
             "go online once, or give the directory of a copy of the model."
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.asr.device import Device, measure
-from daemon.asr.errors import ModelError
+from daemon.asr.errors import DeviceAwayError, ModelError
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
 from daemon.asr.whisper.languages import resolve_language
@@ -93,7 +93,7 @@ def choose_device(asked: str) -> torch.device:
         return torch.device(next(name for name, there in present.items() if there))
     if not present.get(asked, False):
         there = " or ".join(name for name, is_there in present.items() if is_there)
-        raise ModelError(f"This machine has no device {asked} that PyTorch can use: choose auto, or {there}.")
+        raise DeviceAwayError(f"This machine has no device {asked} that PyTorch can use: choose auto, or {there}.")
     return torch.device(asked)
 
 
