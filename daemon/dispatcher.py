@@ -91,8 +91,8 @@ class Dispatcher:
             snapshot = await self._observe(learning=needs_learning(events))
         except AmbaraError as error:
             self.failures += 1
-            told = isinstance(error, ConfigurationError) or error.reason in certificates.REASONS
-            self.trouble = str(error).partition(". ")[0].rstrip(".") if told else "Supabase is away"
+            for_people = isinstance(error, ConfigurationError) or error.reason in certificates.REASONS
+            self.trouble = str(error).partition(". ")[0].rstrip(".") if for_people else "Supabase is away"
             pause = backoff(self.failures)
             log.warning("cannot observe", reason=error.reason, error=str(error), again_in_s=round(pause, 1))
             self._put_back(events)
