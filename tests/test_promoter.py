@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -147,6 +148,34 @@ async def test_a_candidate_that_says_something_else_than_to_the_judge_is_turned_
         await judged(bench.registry.folder(version), spoken, heard)
         assert await bench.promote(version, against) == event
     assert "something else" in str(bench.stage(version)[1])
+
+
+async def test_a_candidate_is_tried_in_a_thread_that_ends(
+    bench: Bench, spoken: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each thread that ever ran a model keeps megabytes; those of a pool would, one after the other, for ever."""
+    real = bench.sources.make
+    threads: list[threading.Thread] = []
+
+    def make(options: Any) -> Transcriber:
+        model = real(options)
+        transcribe = model.transcribe
+
+        def noted(batch: Any) -> Any:
+            threads.append(threading.current_thread())
+            return transcribe(batch)
+
+        monkeypatch.setattr(model, "transcribe", noted, raising=False)
+        return model
+
+    monkeypatch.setattr(bench.sources, "make", make)
+    version = bench.trained()
+    await judged(bench.registry.folder(version), spoken, spoken[0].text)
+    assert await bench.promote(version) == ModelPromoted()
+    assert threads
+    for thread in set(threads):
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 async def judged(folder: Path, spoken: list[Utterance], heard: str) -> None:
