@@ -20,7 +20,7 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 
