@@ -65,13 +65,13 @@ def test_an_installation_that_fails_changes_nothing(service: Installed, document
         return [*listing, str((opt / "current").resolve())], unit, service.pid, service.active()
 
     before = installed()
-    said = shell("make install-service TORCH=no-such-package TORCH_CPU=no-such-package", expect=2)
+    said = shell("sudo make install-service TORCH=no-such-package TORCH_CPU=no-such-package", expect=2)
     assert "no-such-package" in said
     program = documents / "daemon" / "__main__.py"
     code = program.read_text(encoding="utf-8")
     program.write_text("this is no Python\n", encoding="utf-8")
     try:
-        assert "does not start" in shell("make install-service", expect=2)
+        assert "does not start" in shell("sudo make install-service", expect=2)
     finally:
         program.write_text(code, encoding="utf-8")
     assert installed() == before
