@@ -7,6 +7,7 @@ SUPABASE_JWT_SECRET, where a test signs tokens). They empty its tables, so it ha
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from supabase import AsyncClient, acreate_client
 from daemon.local import origin
 from daemon.local.keys import mint
 from daemon.local.stack import LocalStack
+
+# A shell's background job ignores SIGINT, and whatever that starts; tests that send one are of programs that do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True, slots=True)
