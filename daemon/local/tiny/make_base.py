@@ -2,6 +2,7 @@
 
 It speaks domain A, trains a Whisper of 298,048 parameters on it with `Seq2SeqTrainer` (seven minutes of one CPU
 core), saves it, and prints its word error rate on sentences it has not heard: about 1 % on A, around 65 % on B.
+Needs transformers 5.
 """
 
 from __future__ import annotations
