@@ -23,6 +23,7 @@ fail() {
 [ -n "$python" ] || fail "there is no ${PYTHON:-python3}; on Debian: apt install python3-venv"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than Python 3.11; name another: sudo make install-service PYTHON=python3.11"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python cannot make a virtual environment; on Debian: apt install $(basename "$(readlink -f "$python")")-venv"
+# What ProtectHome=yes of the unit hides, by systemd.exec(5).
 case $("$python" -c 'import sys; print(sys.base_prefix)')/ in
   /home/* | /root/*) fail "$python lies in a home directory, which a service does not see; name another: sudo make install-service PYTHON=…" ;;
 esac

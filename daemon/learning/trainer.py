@@ -223,13 +223,11 @@ class _Run:
                 await self._ledger.let_go(self.run)
 
     async def _keep(self) -> None:
-        told: dict[str, Any] = {}
-        since = time.monotonic()
+        told, since = dict[str, Any](), time.monotonic()
         while True:
             await asyncio.sleep(1.0)
-            changed = self.detail != told
             # A person who looks wants to see it move; the lease alone would be satisfied with less.
-            pause = min(5.0, self._lease_s / 3) if changed else self._lease_s / 3
+            pause = min(5.0, self._lease_s / 3) if self.detail != told else self._lease_s / 3
             if time.monotonic() - since < pause:
                 continue
             told, since = dict(self.detail), time.monotonic()

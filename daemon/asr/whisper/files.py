@@ -16,6 +16,7 @@ _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", _INDEX)
 _SETTINGS = ("*.json", "*.txt")
 """Configuration, generation settings, tokenizer and feature extractor."""
 _ANSWERS_S = 20.0
+"""Seconds that the hub may take to say whether it has a model."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _TOKENIZER = ("tokenizer.json", "vocab.json")
 _FEATURES = ("preprocessor_config.json", "processor_config.json")
