@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from daemon.asr import families
 from daemon.asr.training import Progress, TrainingError, TrainingResult
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
+from daemon.asr.whisper import finished
 from daemon.learning import child
 from daemon.learning.durable import write_whole
 
@@ -74,8 +75,8 @@ def _train(
     room and when (``checkpoint`` or ``end``); ``eat``, a file that, once it is there, makes this want all memory."""
     wishes = options["arguments"]
     whole = TrainingResult(out / "model", False, STEPS, STEPS, 1, 1.0, {}, "cpu", "float32", 1, 1)
-    if (out / "model").exists():
-        return whole
+    if ended := finished.found(out, resume=True):
+        return ended
     checkpoint = out / "checkpoints" / "checkpoint"
     checkpoint.parent.mkdir(exist_ok=True)
     done = len(checkpoint.read_bytes()) >> 10 if resume and checkpoint.exists() else 0
@@ -90,14 +91,19 @@ def _train(
                 fill(Path(wishes["fill"]))
             write_whole(checkpoint, bytes(step << 10))
             report(Progress("training", step, STEPS))
-        half = out / ".model.part"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir()
-        write_whole(half / WEIGHTS, _digest(data, "manifest.json", out.name).encode())
-        half.rename(out / "model")
+        weights = _Weights(_digest(data, "manifest.json", out.name).encode())
+        result = finished.publish(weights, weights, out, whole)
         if wishes.get("fill_at") == "end":
             fill(Path(wishes["fill"]))
-    return whole
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    data: bytes
+
+    def save_pretrained(self, folder: Path) -> None:
+        write_whole(folder / WEIGHTS, self.data)
 
 
 class _alone:  # noqa: N801 - a context manager that reads as a word

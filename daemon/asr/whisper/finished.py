@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from daemon.asr.training import TrainingError, TrainingResult
 from daemon.asr.whisper.checkpoints import sync_names, sync_tree
 
 MODEL = "model"
 _RESULT = "result.json"
+_HALF = f".{MODEL}.part-"
 
 
 def found(out: Path, *, resume: bool) -> TrainingResult | None:
@@ -33,17 +39,59 @@ def found(out: Path, *, resume: bool) -> TrainingResult | None:
         ) from None
 
 
-def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> None:
-    """Save a model and its processor, in safetensors, under their name when they are on the disk."""
-    half = out / f".{MODEL}.part"
-    shutil.rmtree(half, ignore_errors=True)
-    processor.save_pretrained(half)
-    model.save_pretrained(half)
-    with (out / _RESULT).open("w", encoding="utf-8") as file:
-        json.dump(result.facts(), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_tree(half)
-    sync_names(out)  # a model without its result would be taken for somebody else's
-    half.rename(out / MODEL)
-    sync_names(out)
+def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> TrainingResult:
+    """Save a model and its processor, in safetensors, under their name when they are on the disk.
+
+    Returns what the folder holds then. That is another's if another process trained the same run here and was first:
+    one that was taken for dead and only stood still. What lies under the name may be in use, and is left alone.
+    """
+    with _half(out) as half:
+        processor.save_pretrained(half)
+        model.save_pretrained(half)
+        with (half / _RESULT).open("w", encoding="utf-8") as file:
+            json.dump(result.facts(), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_tree(half)
+        (half / _RESULT).replace(out / _RESULT)
+        sync_names(out)  # a model without its result would be taken for somebody else's
+        with _taken_is_well():
+            half.rename(out / MODEL)
+        sync_names(out)
+    return found(out, resume=True) or result
+
+
+@contextmanager
+def _taken_is_well() -> Iterator[None]:
+    """Go on where a whole folder has the name already; a rename onto one that holds something is always refused."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+@contextmanager
+def _half(out: Path) -> Iterator[Path]:
+    """A folder for this process alone, locked while it lives; those of processes that ended in one are removed."""
+    for left in out.glob(f"{_HALF}*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    half = out / f"{_HALF}{uuid4().hex}"
+    half.mkdir()
+    with _locked(half):
+        try:
+            yield half
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises `BlockingIOError` if another process, be it one that stands still, holds it."""
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(number)

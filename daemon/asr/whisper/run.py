@@ -127,16 +127,17 @@ class Run:
         )
         if not reporter.stopped:
             reporter.tell("saving", trainer.state)
-            self._publish(lora.merged(model, self.settings.lora_rank), served, result)
+            return self._publish(lora.merged(model, self.settings.lora_rank), served, result)
         return result
 
-    def _publish(self, model: Any, served: tuple[Any, Any], result: TrainingResult) -> None:
+    def _publish(self, model: Any, served: tuple[Any, Any], result: TrainingResult) -> TrainingResult:
         if not all(bool(torch.isfinite(each).all()) for each in model.parameters()):
             raise not_a_number("its end")
         # What was set for the training must not change how the model is served.
         model.config, model.generation_config = served
-        finished.publish(model, self.start.processor(), self.out, result)
-        shutil.rmtree(self.out / CHECKPOINTS)
+        result = finished.publish(model, self.start.processor(), self.out, result)
+        shutil.rmtree(self.out / CHECKPOINTS, ignore_errors=True)  # `Registry.publish` looks for them again
+        return result
 
     def _stopped_early(self, batching: Batching, key: str) -> TrainingResult:
         """Stopped while spectrograms were computed: they are computed anew, and the steps go on where they were."""
