@@ -67,7 +67,7 @@ def _stopped(root: Path, how: str, first: int, stride: int) -> list[dict[str, An
 def _run(script: str, *arguments: object) -> list[dict[str, Any]]:
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=170
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

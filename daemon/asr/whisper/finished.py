@@ -55,20 +55,14 @@ def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> Tr
         sync_tree(half)
         (half / _RESULT).replace(out / _RESULT)
         sync_names(out)  # a model without its result would be taken for somebody else's
-        with _taken_is_well():
+        try:
             half.rename(out / MODEL)
+        except OSError as error:  # onto a folder that holds something it is always refused
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            result = found(out, resume=True) or result
         sync_names(out)
-    return found(out, resume=True) or result
-
-
-@contextmanager
-def _taken_is_well() -> Iterator[None]:
-    """Go on where a whole folder has the name already; a rename onto one that holds something is always refused."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+    return result
 
 
 @contextmanager
