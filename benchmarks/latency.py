@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from report import heading
 
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.load import load_transcriber
@@ -84,8 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder, LocalStack.start() as stack:
         visible = asyncio.run(measure(stack, utterances, Path(folder)))
     alone = model_alone(utterances)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {clips} clips\n")
+    print(f"{heading()}; {clips} clips\n")
     print("| milliseconds | p50 | p95 | most |\n|---|---|---|---|")
     print(row("insert committed -> draft visible", visible))
     print(row("the model alone, same clips", alone))

@@ -58,6 +58,7 @@ class ModelSettings(Section):
     task: Literal["transcribe", "translate"] = "transcribe"
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    engine: Literal["auto", "transformers", "ctranslate2"] = "auto"
 
 
 class DraftingSettings(Section):
@@ -111,6 +112,7 @@ class TrainingSettings(Section):
     learning_rate: _Positive = 1e-5
     gradient_checkpointing: bool = False
     spec_augment: bool = True
+    windows: Literal["right-sized", "whole"] = "right-sized"
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
     arguments: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
     push_to_hub: str = ""

@@ -36,7 +36,7 @@ echo "Installing into $release ..."
 "$python" -m venv "$release"
 pip() { "$release/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 { [ -n "${TORCH_CPU:-}" ] && pip install "$TORCH_CPU" 2>/dev/null; } || pip install "$TORCH"
-pip install "$here"
+pip install "${here}[fast]"
 version=$("$release/bin/ambara" --version) || fail "what was installed does not start"
 
 getent passwd ambara >/dev/null ||

@@ -33,7 +33,7 @@ from daemon.local.tiny import BASE
 TOKEN = "hf_SwordfishOfNoaSwordfishOfNoa"
 MINE = "noa/whisper-mg"
 GUARD_S = 120
-LEARN = ("--base-model", str(BASE), "--epochs", "10", "--batch-size", "4", "--lr", "2e-3", "--device", "cpu")
+LEARN = ("--base-model", str(BASE), "--epochs", "20", "--batch-size", "4", "--lr", "2e-3", "--device", "cpu")
 MAIN = """
 import sys
 from daemon.cli import app

@@ -53,7 +53,7 @@ def measure(
     for done, options in ((0, base), (len(rows), model)):
         load = partial(families.load, family, options)
         try:
-            drafts = hearing.hear(load, sounds, progress, done, blame=ModelError)
+            drafts, _ = hearing.hear(load, sounds, progress, done, blame=ModelError)
         except hearing.StoppedError:
             return None
         finally:

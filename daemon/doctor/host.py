@@ -144,7 +144,7 @@ async def hub_token(patient: Patient) -> str:
 def _least_memory(base: Path, dtype: str) -> int:
     """Bytes that the weights take at the very least: a file may hold them in 32 bits and the device in 16."""
     on_disk = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    return on_disk // 2 if "16" in dtype else on_disk
+    return on_disk // (4 if dtype == "int8" else 2 if "16" in dtype else 1)
 
 
 def _nearest(path: Path) -> Path:

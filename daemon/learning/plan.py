@@ -25,6 +25,7 @@ def training_options(settings: TrainingSettings, base: Mapping[str, Any]) -> dic
         "learning_rate": settings.learning_rate,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "spec_augment": settings.spec_augment,
+        "windows": settings.windows,
         "lora_rank": settings.lora_rank,
         "arguments": dict(settings.arguments),
     }

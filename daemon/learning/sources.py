@@ -16,6 +16,8 @@ from daemon.learning.ports import Version
 from daemon.learning.registry import Registry
 from daemon.sections import ModelSettings
 
+_PLAIN = "transformers"
+
 
 class Sources:
     """Knows where each version's weights are, and how a model is opened here."""
@@ -50,8 +52,14 @@ class Sources:
         Raises `PermanentError` if this host has it not, or not whole.
         """
         if version.kind == "trained":
-            return self.opened(str(self.registry.check(version.id)), None)
+            options = self.opened(str(self.registry.check(version.id)), None)
+            return options | ({"engine": _PLAIN} if self._judged_plain(version.id) else {})
         return self.opened(version.name, self._model.revision if version.name == self._model.base else None)
+
+    def _judged_plain(self, version: int) -> bool:
+        """Whether the verdict on a version is of transformers: the faster engine's words are others, if few."""
+        models = (self.registry.read_evidence(version) or {}).get("models", {})
+        return self._model.engine == "auto" and models.get("candidate", {}).get("engine") == _PLAIN
 
     def opened(self, model: str, revision: str | None) -> dict[str, Any]:
         """Options for a directory or hub id, opened as this host opens all models."""

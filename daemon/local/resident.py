@@ -22,16 +22,22 @@ GOODBYE_S = 20.0
 
 @asynccontextmanager
 async def running_daemon(
-    stack: LocalStack, folder: Path, settings: str = "", env: Mapping[str, str] | None = None
+    stack: LocalStack,
+    folder: Path,
+    settings: str = "",
+    env: Mapping[str, str] | None = None,
+    *,
+    base: Path = BASE_MODEL,
 ) -> AsyncIterator[int]:
-    """`ambara run` as a process of its own with the carried model, ready; its log is `folder`/daemon.log.
+    """`ambara run` as a process of its own, ready; its log is `folder`/daemon.log.
 
-    `settings` is TOML: sections beside ``[model]``; `env`: variables beside this process's own. Yields its number.
+    `settings` is TOML: sections beside ``[model]``; `env`: variables beside this process's own; `base`: a model's
+    directory, the carried one if none is given. Yields its number.
 
     Raises `TemporaryError` with the log's last line when it does not become ready.
     """
     config = folder / "ambara.toml"
-    config.write_text(f'[model]\nbase = "{BASE_MODEL}"\nlanguage = "mg"\n{settings}', encoding="utf-8")
+    config.write_text(f'[model]\nbase = "{base}"\nlanguage = "mg"\n{settings}', encoding="utf-8")
     address = folder / "notify.sock"
     surroundings = {
         **os.environ,

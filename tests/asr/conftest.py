@@ -17,7 +17,7 @@ from daemon.local.tiny import BASE
 @pytest.fixture(scope="session")
 def transcriber() -> Transcriber:
     torch.set_num_threads(1)
-    return load_transcriber(WhisperSettings(model=str(BASE), device="cpu"))
+    return load_transcriber(WhisperSettings(model=str(BASE), device="cpu", engine="transformers"))
 
 
 @pytest.fixture(scope="session")

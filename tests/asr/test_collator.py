@@ -33,7 +33,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def collator(model: Any) -> Collator:
-    return Collator(mels=80, frames=300, start=model.config.decoder_start_token_id, pad=model.config.pad_token_id)
+    return Collator(mels=80, start=model.config.decoder_start_token_id, pad=model.config.pad_token_id)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,11 @@ def rows(tokenizer: Any) -> list[dict[str, Any]]:
     draw = np.random.default_rng(0)
     return [
         {
-            "features": packed(draw.standard_normal((80, 300)).astype(np.float32)).reshape(-1),
+            "features": packed(draw.standard_normal((80, frames)).astype(np.float32)).reshape(-1),
+            "frames": frames,
             "labels": np.array(tokenizer(text).input_ids, dtype=np.int32),
         }
-        for text in TEXTS
+        for text, frames in zip(TEXTS, (300, 300, 300, 300), strict=True)
     ]
 
 
@@ -105,17 +106,20 @@ def test_labels_without_a_start_token_are_a_mistake(collator: Collator, rows: li
 
 
 def test_an_epoch_holds_every_clip_once_with_its_like() -> None:
-    lengths = np.random.default_rng(1).integers(5, 60, 203)
-    sampler = BucketSampler(lengths.tolist(), 8, seed=3)
+    """Windows first, and in each the texts."""
+    draw = np.random.default_rng(1)
+    frames, tokens = 100 * draw.integers(1, 4, 203), draw.integers(5, 60, 203)
+    sampler = BucketSampler(list(zip(frames.tolist(), tokens.tolist(), strict=True)), 8, seed=3)
     order = list(sampler)
     assert sorted(order) == list(range(203)) == list(range(len(sampler)))
-    padding = [_padding(lengths[order]), _padding(lengths[np.random.default_rng(2).permutation(203)])]
-    assert padding[0] < padding[1] / 3
+    by_chance = draw.permutation(203)
+    assert _padding(frames[order]) < _padding(frames[by_chance]) / 5
+    assert _padding(tokens[order]) < 0.75 * _padding(tokens[by_chance])
 
 
 def test_the_order_is_that_of_seed_and_epoch() -> None:
     """Not of what was drawn before: a resumed training must find the rest of its epoch."""
-    lengths = list(range(40))
+    lengths = [(300, length) for length in range(40)]
 
     def orders(seed: int) -> list[list[int]]:
         sampler = BucketSampler(lengths, 4, seed)
@@ -132,13 +136,14 @@ def test_the_order_is_that_of_seed_and_epoch() -> None:
 
 def test_what_is_longest_comes_first_of_all() -> None:
     for seed in range(5):
-        lengths = np.random.default_rng(seed).integers(5, 60, 80).tolist()
+        draw = np.random.default_rng(seed)
+        lengths = list(zip(draw.integers(1, 9, 80).tolist(), draw.integers(5, 60, 80).tolist(), strict=True))
         assert max(lengths) in [lengths[at] for at in list(BucketSampler(lengths, 4, seed))[:4]]
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5])
 def test_few_clips_are_an_epoch_too(count: int) -> None:
-    assert sorted(BucketSampler([7] * count, 4, 0)) == list(range(count))
+    assert sorted(BucketSampler([(300, 7)] * count, 4, 0)) == list(range(count))
 
 
 def _gradients(model: Any, collator: Collator, batches: list[list[dict[str, Any]]]) -> torch.Tensor:

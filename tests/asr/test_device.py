@@ -74,7 +74,7 @@ def test_on_mps(present: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_the_cpu() -> None:
     found = look_at_device(WhisperSettings(str(BASE), device="cpu"))
-    assert (found.name, found.dtype) == ("cpu", "float32")
+    assert (found.name, found.dtype) == ("cpu", "int8")
     assert 0 < found.free <= found.total
     assert precision(TrainingSettings(), torch.device("cpu")) == "float32"
 

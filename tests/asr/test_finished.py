@@ -10,6 +10,7 @@ import pytest
 
 from daemon.asr.training import TrainingError, TrainingResult
 from daemon.asr.whisper import finished
+from daemon.asr.whisper.windows import Windows
 
 RESULT = TrainingResult(None, False, 1, 1, 1, 1.0, {}, "cpu", "float32", 1, 1)
 
@@ -28,10 +29,11 @@ class Saves:
 
 
 NOTHING = Saves("")
+WINDOWS = Windows.whole(30.0)
 
 
 def _publish(out: Path, words: str, loss: float, then: Callable[[], object] = lambda: None) -> TrainingResult:
-    return finished.publish(Saves(words, then), NOTHING, out, replace(RESULT, model=out / "model", loss=loss))
+    return finished.publish(Saves(words, then), NOTHING, WINDOWS, out, replace(RESULT, model=out / "model", loss=loss))
 
 
 def _words(out: Path) -> str:

@@ -168,7 +168,7 @@ def test_stopping_ends_between_batches(clips: list[HeldOut]) -> None:
     parrot = Parrot("x")
     with pytest.raises(StoppedError):
         compared(lambda: parrot, whisper(), clips, stop=lambda: next(answers))
-    assert parrot.heard == 16
+    assert parrot.heard == 32
 
 
 def test_weights_that_are_not_numbers_are_the_candidates_fault(tmp_path: Path, clips: list[HeldOut]) -> None:

@@ -22,6 +22,7 @@ from daemon.asr import families
 from daemon.asr.training import Progress, TrainingError, TrainingResult
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
 from daemon.asr.whisper import finished
+from daemon.asr.whisper.windows import Windows
 from daemon.learning import child
 from daemon.learning.durable import write_whole
 
@@ -92,7 +93,7 @@ def _train(
             write_whole(checkpoint, bytes(step << 10))
             report(Progress("training", step, STEPS))
         weights = _Weights(_digest(data, "manifest.json", out.name).encode())
-        result = finished.publish(weights, weights, out, whole)
+        result = finished.publish(weights, weights, Windows.whole(30.0), out, whole)
         if wishes.get("fill_at") == "end":
             fill(Path(wishes["fill"]))
     return result

@@ -22,6 +22,7 @@ from typing import Any
 
 from daemon.asr.training import TrainingError, TrainingResult
 from daemon.asr.whisper import finished
+from daemon.asr.whisper.windows import Windows
 from daemon.errors import PermanentError
 from daemon.learning.registry import Registry
 
@@ -111,7 +112,7 @@ def write_version(root: Path, published: Callable[[], object] = lambda: None) ->
     registry = Registry(root)
     folder = registry.claim(8, "the run that makes version 8")
     if finished.found(folder, resume=True) is None:
-        finished.publish(_Weights(FILES[:1]), _Weights(FILES[1:]), folder, _RESULT)
+        finished.publish(_Weights(FILES[:1]), _Weights(FILES[1:]), Windows.whole(30.0), folder, _RESULT)
     registry.publish(8, {"settings": {}})
     published()
     registry.retain({7, 8}, newest=8)

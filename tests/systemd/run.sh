@@ -17,7 +17,7 @@ wheels=$checkout/.ambara/wheels
 for torch in "$@" none; do
   [ "$torch" != none ] || { echo "systemd-test: the packages cannot be downloaded" >&2; exit 1; }
   rm -rf "$wheels" # half a file of a download that was cut off would be taken for a whole one
-  "$python" -m pip --disable-pip-version-check download --quiet --dest "$wheels" "$torch" "$checkout" 'hatchling>=1.25' && break
+  "$python" -m pip --disable-pip-version-check download --quiet --dest "$wheels" "$torch" "${checkout}[fast]" 'hatchling>=1.25' && break
 done
 "$python" -c 'from daemon.local.node import packages; packages(print)'
 # shellcheck disable=SC2086 # several words

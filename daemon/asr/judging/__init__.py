@@ -47,9 +47,9 @@ def compare(
     sounds: list[Callable[[], Waveform]] = [clip.load for clip in (*clips, *anchor)]
     sounds += [partial(_itself, wave) for wave in (*steady, *swelling)]
     progress = Progress(report, stop, total=2 * len(sounds))
-    live = hear(load_live, sounds, progress, 0, blame=ModelError)
+    live, live_model = hear(load_live, sounds, progress, 0, blame=ModelError)
     free()
-    candidate = hear(load_candidate, sounds, progress, len(sounds), blame=CandidateFailedError)
+    candidate, candidate_model = hear(load_candidate, sounds, progress, len(sounds), blame=CandidateFailedError)
     free()
     ends = (len(clips), len(clips) + len(anchor), len(clips) + len(anchor) + len(steady))
     before, after = _split(live, *ends), _split(candidate, *ends)
@@ -67,6 +67,7 @@ def compare(
         confidence=confidence,
         guards=tuple(guards(judged, anchored, invented(before[2], after[2]), confidence)),
         swelling=invented(before[3], after[3]),
+        models={"live": live_model, "candidate": candidate_model},
     )
 
 

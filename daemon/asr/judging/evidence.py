@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from daemon.asr.bootstrap import Interval
@@ -91,6 +91,8 @@ class Evidence:
     guards: tuple[GuardFigure, ...]
     swelling: Invented
     """In noise that comes and goes. Reported, and no guard: stock models invent words there, too."""
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``live`` and ``candidate`` -> the facts of the model as it heard: its engine, dtype and windows among them."""
 
     def totals(self) -> dict[str, Totals]:
         """Of ``all`` clips, of each kind, and of the ``anchor`` set where there is one."""
@@ -124,6 +126,7 @@ class Evidence:
             "gain": asdict(self.gain),
             "totals": {name: asdict(found) for name, found in self.totals().items()},
             "swelling_noise": asdict(self.swelling),
+            "models": {side: dict(facts) for side, facts in self.models.items()},
             "clips": [_plain(clip) for clip in self.clips],
             "anchor": [_plain(clip) for clip in self.anchor],
         }

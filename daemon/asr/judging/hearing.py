@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from daemon.asr.errors import ModelError
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
 
-BATCH = 16
+BATCH = 32
 """Clips in memory at once; the same for both models."""
 
 
@@ -69,8 +70,8 @@ def hear(
     done: int,
     *,
     blame: type[ModelError],
-) -> list[Draft]:
-    """Every sound's draft, in order; `done` is how many clips were heard before.
+) -> tuple[list[Draft], dict[str, Any]]:
+    """Every sound's draft, in order, and the facts of the model; `done` is how many clips were heard before.
 
     Raises `blame` if the model does not load, fails on the sounds, or answers with what is no number; `ModelError` if a
     sound cannot be read; `StoppedError` between batches when asked to; the device's own error when the device fails or
@@ -86,7 +87,7 @@ def hear(
             raise StoppedError("The comparison was stopped; it begins anew when it is asked for again.")
         drafts += _heard(model, [sound() for sound in batch], blame)
         progress.report(done + len(drafts), progress.total)
-    return drafts
+    return drafts, model.describe()
 
 
 def free() -> None:

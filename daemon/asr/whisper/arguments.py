@@ -162,6 +162,7 @@ def training_arguments(
         "save_steps": settings.save_steps,
         "per_device_eval_batch_size": batching.size,
         "seed": settings.seed,
+        "optim": "adamw_torch_fused",
         "bf16": number == "bfloat16",
         "fp16": number == "float16",
         "dataloader_pin_memory": device.type == "cuda",
@@ -178,7 +179,7 @@ def training_arguments(
         "save_strategy": "steps",
         "save_total_limit": None,  # the trainer would remove the old before the new is whole
         "eval_strategy": "steps" if judged else "no",
-        "predict_with_generate": True,
+        "predict_with_generate": False,  # the drafting engine does it
         "remove_unused_columns": False,
         "label_names": ["labels"],
         "logging_steps": 1,  # each loss is looked at

@@ -1,4 +1,4 @@
-"""The order in which clips are learned: texts of about one length together, so that little of a batch is padding."""
+"""The order in which clips are learned: windows and texts of about one length together, so that little is padding."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _STEPS_SORTED = 50
 class BucketSampler(Sampler[int]):
     """Draws every clip once per epoch. The order depends on seed and epoch alone, so a training can be resumed."""
 
-    def __init__(self, lengths: Sequence[int], step_size: int, seed: int) -> None:
-        """`step_size`: clips per optimiser step, however many batches those are."""
-        self._lengths = np.asarray(lengths)
+    def __init__(self, lengths: Sequence[tuple[int, int]], step_size: int, seed: int) -> None:
+        """`lengths`: frames and tokens of each clip. `step_size`: clips per optimiser step, however many batches."""
+        # Ranks, by frames first: the encoder and the attention to it cost most.
+        self._lengths = np.unique(np.asarray(lengths).reshape(-1, 2), axis=0, return_inverse=True)[1].reshape(-1)
         self._step_size = step_size
         self._seed = seed
         self._epoch = 0

@@ -24,14 +24,16 @@ class Collator:
     """
 
     mels: int
-    frames: int
     start: int
     """Token id."""
     pad: int
     """Token id with which the decoder's input is filled up; such positions count for nothing."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_features` (rows, mels, frames), `decoder_input_ids` and `labels` (rows, tokens - 1)."""
+        """`input_features` (rows, mels, frames), `decoder_input_ids` and `labels` (rows, tokens - 1).
+
+        As many frames as the longest window among them has.
+        """
         tokens = [np.asarray(row["labels"]) for row in rows]
         if any(each[0] != self.start for each in tokens):
             raise ValueError("Every row of labels must begin with the start token.")
@@ -40,7 +42,8 @@ class Collator:
         for at, each in enumerate(tokens):
             before[at, : len(each) - 1] = each[:-1]
             after[at, : len(each) - 1] = each[1:]
-        features = np.stack([unpacked(np.asarray(row["features"]), self.mels, self.frames) for row in rows])
+        frames = max(int(row["frames"]) for row in rows)
+        features = np.stack([unpacked(np.asarray(row["features"]), self.mels, frames) for row in rows])
         return {
             "input_features": torch.from_numpy(features),
             "decoder_input_ids": torch.from_numpy(before),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
+Engine = Literal["auto", "transformers", "ctranslate2"]
 Task = Literal["transcribe", "translate"]
 
 
@@ -27,6 +28,8 @@ class GuardSettings:
     different_pairs: float = 0.75
     """So does a text of which this share, or less, of the pairs of neighbouring words are different ones."""
     low_log_probability: float = -1.0
+    temperatures: tuple[float, ...] = (0.4, 0.8)
+    """At which words are drawn, one after the other, where the likeliest ones repeat themselves or find no end."""
     copied: float = 0.75
     """A sound of which a larger share than this comes again, wave for wave, was played and not spoken."""
     gliding: float = 0.25
@@ -48,9 +51,12 @@ class WhisperSettings:
     task: Task = "transcribe"
     device: Device = "auto"
     dtype: Precision = "auto"
-    """``auto`` is float16 on CUDA and float32 elsewhere."""
+    """``auto`` is float16 on CUDA; elsewhere float32, or int8 with CTranslate2."""
     batch_size: int = 16
-    """Windows on the device at once; halved for the rest of a call when its memory runs out."""
+    """Whole windows on the device at once, or as much of shorter ones; halved for the rest of a call when its memory
+    runs out."""
+    engine: Engine = "auto"
+    """``auto`` is CTranslate2 where it is installed and knows the device, and transformers elsewhere."""
     guards: GuardSettings = field(default_factory=GuardSettings)
 
 
@@ -85,6 +91,8 @@ class TrainingSettings:
     """Less memory for a third more time."""
     spec_augment: bool = True
     """Hide stretches of the spectrogram while training."""
+    windows: Literal["right-sized", "whole"] = "right-sized"
+    """In windows as long as the clips, or in whole ones; the model is served as it was trained."""
     lora_rank: int = 0
     """Above 0, train that many ranks of low-rank matrices (peft) and merge them into the weights at the end."""
     seed: int = 0

@@ -17,6 +17,7 @@ import numpy as np
 from daemon.asr.training import TrainingError
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.asr.whisper.guards import clean
+from daemon.asr.whisper.windows import Windows, spectrograms
 
 _COLUMNS = ("file_name", "transcription")
 _MOST_CHANNELS = 8
@@ -39,7 +40,7 @@ class Example:
     """A clip as the model learns it."""
 
     features: np.ndarray[Any, np.dtype[np.float32]]
-    """Log-mel spectrogram, (mels, frames) for the whole window."""
+    """Log-mel spectrogram, (mels, frames) of the clip's window."""
     labels: list[int]
     """Tokens from the start token to the end token."""
     seconds: float
@@ -106,13 +107,14 @@ def read_audio(path: Path | None, window_s: float) -> Waveform:
 class Preparer:
     """Makes examples of rows, with the model's own processor."""
 
-    def __init__(self, processor: Any, prompt: dict[str, str], room: int) -> None:
+    def __init__(self, processor: Any, prompt: dict[str, str], room: int, windows: Windows) -> None:
         """`prompt`: language and task, or nothing for an English-only model. `room`: tokens that the decoder holds."""
         self._extractor = processor.feature_extractor
         self._tokenizer = processor.tokenizer
         self._tokenizer.set_prefix_tokens(language=prompt.get("language"), task=prompt.get("task"))
         self._room = room
-        self.window_s = float(self._extractor.chunk_length)
+        self._windows = windows
+        self.window_s = windows.seconds[-1]
         self.mels = int(self._extractor.feature_size)
 
     def check(self, row: Row) -> tuple[list[int], Waveform]:
@@ -128,7 +130,7 @@ class Preparer:
     def example(self, row: Row) -> Example:
         """The row as the model learns it. Raises `LeftOutError`."""
         labels, audio = self.check(row)
-        features = self._extractor(audio, sampling_rate=SAMPLE_RATE, return_tensors="np").input_features[0]
+        features = spectrograms(self._extractor, [audio], self._windows.samples(len(audio)))[0].numpy()
         return Example(features, labels, len(audio) / SAMPLE_RATE)
 
 

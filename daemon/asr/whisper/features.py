@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,21 @@ class Prepared:
     """Examples on disk."""
 
     rows: Any
-    """A `datasets.Dataset` of ``features`` (see `packed`) and ``labels``, in the order of the rows."""
-    lengths: list[int]
-    """Tokens per example."""
+    """A `datasets.Dataset` of ``features`` (see `packed`), ``frames`` of the window, ``labels``; in the rows' order."""
+    lengths: list[tuple[int, int]]
+    """Per example, frames of its window and tokens."""
     seconds: float
     left_out: dict[str, int]
     """Reason -> rows."""
+
+    def batches(self, size: int) -> Iterator[list[Any]]:
+        """All rows, at most `size` at a time, and only those of one window together."""
+        order = sorted(range(len(self.lengths)), key=lambda at: self.lengths[at], reverse=True)
+        for _, same in groupby(order, key=lambda at: self.lengths[at][0]):
+            rest = list(same)
+            while rest:
+                yield [self.rows[at] for at in rest[:size]]
+                rest = rest[size:]
 
 
 def prepare(preparer: Preparer, rows: Iterable[Row], file: Path, step: Callable[[int], bool]) -> Prepared | None:
@@ -39,8 +49,8 @@ def prepare(preparer: Preparer, rows: Iterable[Row], file: Path, step: Callable[
     from datasets import Dataset, Features, List, Value
     from datasets.arrow_writer import ArrowWriter
 
-    columns = Features({"features": List(Value("float32")), "labels": List(Value("int32"))})
-    lengths: list[int] = []
+    columns = Features({"features": List(Value("float32")), "frames": Value("int32"), "labels": List(Value("int32"))})
+    lengths: list[tuple[int, int]] = []
     left_out: Counter[str] = Counter()
     seconds = 0.0
     with ArrowWriter(path=str(file), features=columns, writer_batch_size=_AT_ONCE) as writer:
@@ -51,7 +61,7 @@ def prepare(preparer: Preparer, rows: Iterable[Row], file: Path, step: Callable[
                 left_out[str(error)] += 1
             else:
                 writer.write(_as_row(example))
-                lengths.append(len(example.labels))
+                lengths.append((example.features.shape[1], len(example.labels)))
                 seconds += example.seconds
             if step(done):
                 return None
@@ -69,7 +79,7 @@ def packed(features: Matrix) -> Matrix:
 
 
 def unpacked(flat: Matrix, mels: int, frames: int) -> Matrix:
-    """The spectrogram of the whole window, exactly as it was before `packed` and flattening."""
+    """The spectrogram of a window, exactly as it was before `packed` and flattening, or as it is in a longer one."""
     features = flat.reshape(mels, -1)
     return np.pad(features, ((0, 0), (0, frames - features.shape[1])), mode="edge")
 
@@ -77,5 +87,6 @@ def unpacked(flat: Matrix, mels: int, frames: int) -> Matrix:
 def _as_row(example: Example) -> dict[str, Any]:
     return {
         "features": packed(example.features).reshape(-1),
+        "frames": example.features.shape[1],
         "labels": np.array(example.labels, dtype=np.int32),
     }

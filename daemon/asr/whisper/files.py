@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon.asr.errors import HubAwayError, ModelError
+from daemon.asr.whisper.windows import FILE as WINDOWS
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", _INDEX)
@@ -31,6 +32,7 @@ _SHAPES_DRAFTS = (
     "special_tokens_map.json",
     "normalizer.json",
     *_FEATURES,
+    WINDOWS,
 )
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from daemon.asr.training import TrainingError, TrainingResult
 from daemon.asr.whisper.checkpoints import sync_names, sync_tree
+from daemon.asr.whisper.windows import Windows
 
 MODEL = "model"
 _RESULT = "result.json"
@@ -39,8 +40,8 @@ def found(out: Path, *, resume: bool) -> TrainingResult | None:
         ) from None
 
 
-def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> TrainingResult:
-    """Save a model and its processor, in safetensors, under their name when they are on the disk.
+def publish(model: Any, processor: Any, windows: Windows, out: Path, result: TrainingResult) -> TrainingResult:
+    """Save a model, its processor and its windows, in safetensors, under their name when they are on the disk.
 
     Returns what the folder holds then. That is another's if another process trained the same run here and was first:
     one that was taken for dead and only stood still. What lies under the name may be in use, and is left alone.
@@ -48,6 +49,7 @@ def publish(model: Any, processor: Any, out: Path, result: TrainingResult) -> Tr
     with _half(out) as half:
         processor.save_pretrained(half)
         model.save_pretrained(half)
+        windows.write(half)
         with (half / _RESULT).open("w", encoding="utf-8") as file:
             json.dump(result.facts(), file, indent=1)
             file.flush()

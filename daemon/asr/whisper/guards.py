@@ -64,6 +64,15 @@ def is_silent(audio: Waveform, settings: GuardSettings) -> bool:
     return bool(loud - quiet < settings.steady_db)
 
 
+def no_speech(probability: float | None, log_probability: float, settings: GuardSettings) -> bool:
+    """Whether nobody spoke, by Whisper's own rule; `log_probability` is per token."""
+    return (
+        probability is not None
+        and probability > settings.no_speech_probability
+        and log_probability < settings.no_speech_log_probability
+    )
+
+
 def _levels_db(audio: Waveform) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Level of the speech band over time, in dB of full scale (a constant of 1.0 would be 0)."""
     frames = np.lib.stride_tricks.sliding_window_view(audio, _FRAME)[::_HOP]

@@ -12,6 +12,7 @@ from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
 from daemon.asr.whisper.languages import resolve_language
 from daemon.asr.whisper.majors import open_model, open_processor
+from daemon.asr.whisper.windows import read_windows
 
 if TYPE_CHECKING:
     import torch
@@ -26,29 +27,35 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     """
     directory = find_model(settings.model, settings.revision)
     hush()
-    from daemon.asr.whisper.generation import Listener
+    from daemon.asr.whisper import engines
+    from daemon.asr.whisper.listener import Listener
     from daemon.asr.whisper.transcribe import WhisperTranscriber
 
     device = choose_device(settings.device)
-    dtype = _choose_dtype(settings, device)
+    chosen, number = engines.choose(settings, device)
     processor = load_processor(directory, settings.model)
-    model = load_model(directory, settings.model, dtype).to(device)
+    model = load_model(directory, settings.model, engines.loaded_as(chosen, number))
     window_s = processor.feature_extractor.chunk_length
     check_window(settings.model, window_s, model.config.max_source_positions)
+    windows = read_windows(directory, settings.model, float(window_s))
     prompt = prompt_of(settings, model.generation_config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    engine = engines.build(chosen, model, processor.tokenizer, prompt, device, number)
     return WhisperTranscriber(
-        Listener(model, processor, prompt, settings.batch_size),
+        Listener(engine, processor, windows, settings.batch_size, settings.guards),
         name=settings.model,
         fingerprint=fingerprint(directory, *prompt.values()),
         window_s=float(window_s),
         guard_settings=settings.guards,
         facts={
             "family": "whisper",
+            "engine": engine.name,
             "device": str(device),
-            "dtype": str(dtype).removeprefix("torch."),
+            "dtype": engine.dtype,
+            "windows": str(windows),
             "language": prompt.get("language", "en"),
             "task": settings.task,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": parameters,
         },
     )
 
@@ -98,22 +105,12 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def _choose_dtype(settings: WhisperSettings, device: torch.device) -> torch.dtype:
-    import torch
-
-    if settings.dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if settings.dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ModelError("This GPU cannot compute in bfloat16: choose dtype auto or float16.")
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return dtype
-
-
 def look_at_device(settings: WhisperSettings) -> Device:
     """The device that a model would be put on. Raises `ModelError` if it is absent or cannot compute so."""
+    from daemon.asr.whisper import engines
+
     device = choose_device(settings.device)
-    dtype = _choose_dtype(settings, device)
-    return measure(device, str(dtype).removeprefix("torch."))
+    return measure(device, engines.choose(settings, device)[1])
 
 
 def load_processor(directory: Path, name: str) -> Any:

@@ -20,9 +20,9 @@ from daemon.asr.whisper import arguments, finished, lora
 from daemon.asr.whisper.arguments import Batching
 from daemon.asr.whisper.checkpoints import newest_whole, step_of
 from daemon.asr.whisper.config import TrainingSettings
-from daemon.asr.whisper.dataset import Preparer, Row, spread
+from daemon.asr.whisper.dataset import Row, spread
+from daemon.asr.whisper.engine import out_of_memory
 from daemon.asr.whisper.features import Prepared, prepare
-from daemon.asr.whisper.generation import out_of_memory
 from daemon.asr.whisper.reporter import Reporter, not_a_number
 from daemon.asr.whisper.start import Start
 from daemon.asr.whisper.trainer import WhisperTrainer
@@ -78,7 +78,7 @@ class Run:
                 self.report(Progress("features", before + done, total))
             return self.stop()
 
-        return prepare(Preparer(self.start.processor(), self.start.prompt, self.start.room), rows, file, step)
+        return prepare(self.start.preparer(), rows, file, step)
 
     def _key(self, rows: list[Row]) -> str:
         """What a checkpoint must be of to go on from it: the same base, settings and data, on whatever device."""
@@ -90,6 +90,8 @@ class Run:
         checkpoint = newest_whole(self.out / CHECKPOINTS, key)
         set_seed(self.settings.seed)
         model = self.start.model()
+        # Sinusoids, and none but the first are seen in short windows; transformers 5 would train them, 4 does not.
+        model.get_encoder().embed_positions.requires_grad_(False)
         served = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
         model.config.apply_spec_augment = self.settings.spec_augment
         model = lora.adapted(model, self.settings.lora_rank)
@@ -135,7 +137,7 @@ class Run:
             raise not_a_number("its end")
         # What was set for the training must not change how the model is served.
         model.config, model.generation_config = served
-        result = finished.publish(model, self.start.processor(), self.out, result)
+        result = finished.publish(model, self.start.processor(), self.start.windows, self.out, result)
         shutil.rmtree(self.out / CHECKPOINTS, ignore_errors=True)  # `Registry.publish` looks for them again
         return result
 

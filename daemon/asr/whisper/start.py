@@ -13,8 +13,10 @@ from transformers import GenerationConfig, WhisperConfig
 from daemon.asr.errors import ModelError
 from daemon.asr.training import TrainingError
 from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
+from daemon.asr.whisper.dataset import Preparer
 from daemon.asr.whisper.files import find_model, fingerprint
 from daemon.asr.whisper.load import check_window, choose_device, hush, load_model, load_processor, prompt_of
+from daemon.asr.whisper.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Start:
     room: int
     """Tokens that the decoder holds."""
     device: torch.device
+    windows: Windows
 
     @cached_property
     def fingerprint(self) -> str:
@@ -43,6 +46,10 @@ class Start:
         """Tokenizer and feature extractor, as they are on disk."""
         return load_processor(self.directory, self.name)
 
+    def preparer(self) -> Preparer:
+        """What makes examples of clips."""
+        return Preparer(self.processor(), self.prompt, self.room, self.windows)
+
     def model(self) -> Any:
         """The weights in full precision: the optimiser's small steps would be lost in less."""
         return load_model(self.directory, self.name, torch.float32)
@@ -55,14 +62,17 @@ def open_start(settings: TrainingSettings) -> Start:
         hush()
         config = WhisperConfig.from_pretrained(directory)
         asked = WhisperSettings(settings.base, language=settings.language, task=settings.task)
+        processor = load_processor(directory, settings.base)
+        window_s = processor.feature_extractor.chunk_length
+        check_window(settings.base, window_s, config.max_source_positions)
         start = Start(
             name=settings.base,
             directory=directory,
             prompt=prompt_of(asked, _generation(directory)),
             room=config.max_target_positions,
             device=choose_device(settings.device),
+            windows=(Windows.whole if settings.windows == "whole" else Windows.right_sized)(float(window_s)),
         )
-        check_window(settings.base, start.processor().feature_extractor.chunk_length, config.max_source_positions)
     except ModelError as error:
         raise TrainingError("base", str(error)) from error
     return start

@@ -20,7 +20,7 @@ from daemon.asr.transcriber import SAMPLE_RATE
 from daemon.asr.whisper import arguments, finished, lora
 from daemon.asr.whisper.checkpoints import need_room, no_room, remove_unfinished
 from daemon.asr.whisper.config import TrainingSettings
-from daemon.asr.whisper.dataset import LeftOutError, Preparer, Row, read_rows
+from daemon.asr.whisper.dataset import LeftOutError, Row, read_rows
 from daemon.asr.whisper.run import CHECKPOINTS, Run, need_clips
 from daemon.asr.whisper.start import Start, open_start
 
@@ -63,7 +63,7 @@ def train(
 def plan(settings: TrainingSettings, data: Path, *, report: Callable[[Progress], None]) -> Plan:
     """What `train` would do. Reads every clip and writes nothing. Raises `TrainingError`."""
     start, rows = _begin(settings, data)
-    preparer = Preparer(start.processor(), start.prompt, start.room)
+    preparer = start.preparer()
     seconds: list[float] = []
     left_out: Counter[str] = Counter()
     for done, row in enumerate(rows, start=1):

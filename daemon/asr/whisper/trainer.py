@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
-from transformers.trainer_utils import EvalPrediction
+from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerControl
 
 from daemon.asr.error_rates import ErrorRates
 from daemon.asr.whisper.buckets import BucketSampler
 from daemon.asr.whisper.collator import IGNORED, Collator
 from daemon.asr.whisper.features import Prepared
 from daemon.asr.whisper.reporter import Reporter, StopWantedError
+from daemon.asr.whisper.transformers_engine import TransformersEngine
 
 
 class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     """Trains on what `features.prepare` left on disk."""
+
+    control: TrainerControl
 
     def __init__(
         self,
@@ -32,38 +33,57 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         reporter: Reporter,
     ) -> None:
         """`prompt`: what `generate` takes, language and task, or nothing for an English-only model."""
-        extractor = processor.feature_extractor
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=train.rows,
             eval_dataset=held_out.rows if held_out else None,
             data_collator=Collator(
-                mels=extractor.feature_size,
-                frames=extractor.nb_max_frames,
+                mels=processor.feature_extractor.feature_size,
                 start=model.config.decoder_start_token_id,
                 pad=model.config.pad_token_id,
             ),
             compute_loss_func=loss_of_a_step(arguments.label_smoothing_factor),
-            compute_metrics=_error_rates(processor.tokenizer, arguments.output_dir),
             callbacks=[reporter],
         )
         self.remove_callback(PrinterCallback)  # standard output belongs to whoever called
-        self._prompt = prompt
+        self._engine = TransformersEngine(model, prompt, no_speech=None)  # makes the model take windows of any length
+        self._tokenizer = processor.tokenizer
+        self._held_out = held_out
         self._reporter = reporter
         step_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
         self._sampler = BucketSampler(train.lengths, step_size, arguments.seed)
 
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """As the trainer does it, in the model's language; it leaves no trace in the order of chance."""
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Let the held-out clips be heard as they would be in drafting, each in its own window."""
+        self.model.eval()
+        half = torch.bfloat16 if self.args.bf16 else torch.float16
         try:
-            with torch.random.fork_rng(devices=[]):
-                found: dict[str, float] = super().evaluate(*args, **options, **self._prompt)
+            with torch.autocast(self.args.device.type, half, enabled=self.args.bf16 or self.args.fp16):
+                found = {f"eval_{name}": rate for name, rate in self._error_rates().items()}
         except StopWantedError:
             if self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
                 self._reporter.halt(self.control)
             return {}
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
+
+    def _error_rates(self) -> dict[str, float]:
+        assert self._held_out is not None, "there is something to try"
+        said, written = [], []
+        for rows in self._held_out.batches(self.args.per_device_eval_batch_size):
+            batch = self.data_collator(rows)
+            said += [spoken.tokens for spoken in self._engine.hear(batch["input_features"])]
+            written += [[token for token in labels if token != IGNORED] for labels in batch["labels"].tolist()]
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        # It gets a folder of ours for its scratch files: the home may be read-only.
+        metric = ErrorRates(keep_in_memory=True, cache_dir=self.args.output_dir)
+        rates: dict[str, float] = metric.compute(predictions=self._texts(said), references=self._texts(written))
+        return rates
+
+    def _texts(self, tokens: list[list[int]]) -> list[str]:
+        return [str(text).strip() for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def _inner_training_loop(self, batch_size: int | None = None, **options: Any) -> Any:  # noqa: ARG002
         """transformers 4 would go on with the checkpoint's batch size, which memory may not hold any more."""
@@ -91,19 +111,3 @@ def loss_of_a_step(smoothing: float) -> Callable[..., torch.Tensor]:
         return total / count
 
     return loss
-
-
-def _error_rates(tokenizer: Any, scratch: str) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Error rates of generated tokens against labels. `evaluate` gets `scratch`: the home may be read-only."""
-
-    def texts(tokens: Any) -> list[str]:
-        whole = np.where(tokens == IGNORED, tokenizer.pad_token_id, tokens)
-        return [str(text).strip() for text in tokenizer.batch_decode(whole, skip_special_tokens=True)]
-
-    def compute(found: EvalPrediction) -> dict[str, float]:
-        rates: dict[str, float] = ErrorRates(keep_in_memory=True, cache_dir=scratch).compute(
-            predictions=texts(found.predictions), references=texts(found.label_ids)
-        )
-        return rates
-
-    return compute

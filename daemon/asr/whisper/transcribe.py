@@ -12,7 +12,7 @@ from daemon.asr.chunking import cut, stitch
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
 from daemon.asr.whisper import guards
 from daemon.asr.whisper.config import GuardSettings
-from daemon.asr.whisper.generation import Heard, Listener
+from daemon.asr.whisper.listener import Heard, Listener
 
 
 class WhisperTranscriber(Transcriber):
@@ -48,7 +48,7 @@ class WhisperTranscriber(Transcriber):
     def warm_up(self) -> None:
         """Run the device once on a full window; the guards, which would refuse noise, are left out."""
         noise = np.random.default_rng(0).standard_normal(self._window).astype(np.float32) * 0.1
-        self._listener.hear([noise])
+        self._listener.warm_up(noise)
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, window, device, dtype, language, task and number of parameters."""
@@ -64,11 +64,7 @@ class WhisperTranscriber(Transcriber):
             yield None if answer is None or self._no_speech(answer) else answer
 
     def _no_speech(self, heard: Heard) -> bool:
-        return (
-            heard.no_speech is not None
-            and heard.no_speech > self._guards.no_speech_probability
-            and heard.log_probability / heard.tokens < self._guards.no_speech_log_probability
-        )
+        return guards.no_speech(heard.no_speech, heard.log_probability / heard.tokens, self._guards)
 
     def _draft(self, windows: Sequence[Waveform], parts: Sequence[Heard | None]) -> Draft:
         heard = [part for part in parts if part is not None]
@@ -81,7 +77,9 @@ class WhisperTranscriber(Transcriber):
         confidence = sum(part.log_probability for part in heard) / sum(part.tokens for part in heard)
         flags = {
             guards.REPETITION: text != raw or guards.repeats(raw, self._guards),
-            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability or not voice,
+            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability
+            or not voice
+            or any(part.temperature for part in heard),  # a probability of drawn words says little
             guards.TRUNCATED: not all(part.finished for part in heard),
         }
         return Draft(text, confidence, (*(flag for flag, raised in flags.items() if raised), *chunked))

@@ -1,0 +1,94 @@
+"""What every table needs around it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+_SAID = ("torch", "transformers", "ctranslate2", "faster-whisper")
+
+
+@dataclass(slots=True)
+class Cost:
+    """Of a stretch of work."""
+
+    cpu_s: float = 0.0
+    """Of this process, all its threads, and the children that it waited for."""
+    wall_s: float = 0.0
+
+
+@contextmanager
+def cost(into: Cost) -> Iterator[None]:
+    """Add what the body takes."""
+    cpu, wall = _cpu(), time.monotonic()
+    yield
+    into.cpu_s += _cpu() - cpu
+    into.wall_s += time.monotonic() - wall
+
+
+def fastest(work: Callable[[], object], times: int) -> Cost:
+    """The least of several runs: whatever else happens on a machine only adds."""
+    found = []
+    for _ in range(times):
+        found.append(Cost())
+        with cost(found[-1]):
+            work()
+    return min(found, key=lambda each: each.cpu_s)
+
+
+@dataclass(slots=True)
+class Table:
+    """Prints itself row by row, as Markdown."""
+
+    head: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        print(f"| {' | '.join(self.head)} |\n|{'---|' * len(self.head)}", flush=True)
+
+    def add(self, *cells: str) -> None:
+        """Print one more row."""
+        self.rows.append(cells)
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def heading() -> str:
+    """Date, commit, machine and versions: figures mean nothing without."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, "
+        f"Python {platform.python_version()}, {', '.join(_versions())}"
+    )
+
+
+def _versions() -> Iterator[str]:
+    for name in _SAID:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            continue
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _cpu() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

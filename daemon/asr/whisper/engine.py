@@ -1,0 +1,48 @@
+"""What hears spectrograms: the contract behind which the engines stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a model said to one spectrogram."""
+
+    tokens: list[int]
+    """Without the end token."""
+    log_probability: float
+    """Sum over the tokens, the end token included where it came; natural logarithm, at the temperature that they were
+    drawn at."""
+    finished: bool
+    """Whether the end token came before the decoder was full."""
+    no_speech: float | None
+    """Probability of Whisper's no-speech token, where the model has one."""
+
+
+class Engine(Protocol):
+    """Weights on a device. One thread owns it."""
+
+    name: str
+    """``transformers`` or ``ctranslate2``."""
+    dtype: str
+    """Of the weights: ``float32``, ``float16``, ``bfloat16`` or ``int8``."""
+
+    def hear(self, features: Any, temperature: float = 0.0) -> list[Spoken]:
+        """Hear log-mel spectrograms, a float32 tensor (windows, mels, frames) on the CPU.
+
+        At temperature 0 each token is the likeliest one, so equal spectrograms give equal text; above, tokens are drawn
+        by chance, other ones each time. Raises the device's own error when it fails or its memory runs out (see
+        `out_of_memory`).
+        """
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the CPU's allocator, had no room."""
+    message = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+    )

@@ -1,0 +1,157 @@
+"""The engines behind the one interface: the same weights say the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from daemon.asr.errors import ModelError
+from daemon.asr.metrics import word_error_rate
+from daemon.asr.transcriber import Draft, Transcriber, Waveform
+from daemon.asr.whisper import engines
+from daemon.asr.whisper.config import GuardSettings, WhisperSettings
+from daemon.asr.whisper.load import load_transcriber, look_at_device
+from daemon.asr.whisper.windows import Windows, spectrograms
+from daemon.local.speech import Utterance, noise, silence, speak_corpus
+from daemon.local.tiny import BASE
+
+FAST = WhisperSettings(model=str(BASE), device="cpu", engine="ctranslate2")
+PLAIN = replace(FAST, engine="transformers")
+MANY = 200
+
+
+@pytest.fixture(scope="module")
+def clips() -> Sequence[Utterance]:
+    """Half of them of the domain that the model knows."""
+    return [*speak_corpus("A", MANY // 2, seed=31), *speak_corpus("B", MANY // 2, seed=32)]
+
+
+@pytest.fixture(scope="module")
+def plain(clips: Sequence[Utterance]) -> list[Draft]:
+    return load_transcriber(PLAIN).transcribe(_audio(clips))
+
+
+def _audio(clips: Sequence[Utterance]) -> list[Waveform]:
+    return [clip.audio for clip in clips]
+
+
+def _wer(clips: Sequence[Utterance], drafts: Sequence[Draft]) -> float:
+    return word_error_rate([clip.text for clip in clips], [draft.text for draft in drafts])
+
+
+def _alike(one: Sequence[Draft], other: Sequence[Draft]) -> float:
+    return sum(a.text == b.text for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def test_in_full_precision_both_say_the_same(clips: Sequence[Utterance], plain: Sequence[Draft]) -> None:
+    fast = load_transcriber(replace(FAST, dtype="float32")).transcribe(_audio(clips))
+    assert _alike(plain, fast) >= 0.99
+    assert abs(_wer(clips, plain) - _wer(clips, fast)) <= 0.002
+    for a, b in zip(plain, fast, strict=True):
+        if a.text == b.text:
+            assert a.flags == b.flags
+            assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+
+
+def test_eight_bits_are_enough(clips: Sequence[Utterance], plain: Sequence[Draft]) -> None:
+    """What ``auto`` takes on a CPU. Of a model as small as this some texts change; the rate does not."""
+    model = load_transcriber(FAST)
+    assert model.describe()["dtype"] == "int8"
+    assert abs(_wer(clips, plain) - _wer(clips, model.transcribe(_audio(clips)))) <= 0.01
+
+
+@pytest.fixture(scope="module", params=["transformers", "ctranslate2"])
+def engine(request: pytest.FixtureRequest) -> WhisperSettings:
+    return replace(FAST, engine=request.param)
+
+
+@pytest.fixture(scope="module")
+def model(engine: WhisperSettings) -> Transcriber:
+    return load_transcriber(engine)
+
+
+def test_silence_stays_silent(model: Transcriber) -> None:
+    assert [draft.text for draft in model.transcribe([silence(2), noise(2.5), silence(0.01)])] == [""] * 3
+
+
+def test_nothing_is_nothing(model: Transcriber) -> None:
+    assert model.transcribe([]) == []
+
+
+def test_equal_audio_gives_equal_text_in_any_company(model: Transcriber, clips: Sequence[Utterance]) -> None:
+    together = model.transcribe(_audio(clips[:24]))
+    for clip, draft in zip(clips[:24], together, strict=True):
+        (alone,) = model.transcribe([clip.audio])
+        assert alone.text == draft.text
+
+
+def test_a_model_is_heard_in_the_windows_that_it_was_trained_with(
+    engine: WhisperSettings, clips: Sequence[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(BASE, tmp_path / "model")
+    stock = load_transcriber(replace(engine, model=str(folder)))
+    Windows((1.5, 2.0, 3.0), 0.25).write(folder)
+    trained = load_transcriber(replace(engine, model=str(folder)))
+    assert stock.fingerprint != trained.fingerprint
+    assert (stock.describe()["windows"], trained.describe()["windows"]) == ("3 s", "1.5 to 3 s")
+    for found, expected in ((stock, {300}), (trained, {150, 200, 300})):
+        frames: list[int] = []
+        inner = found._listener._engine.hear
+
+        def look(features: Any, *more: Any, inner: Any = inner, frames: list[int] = frames) -> Any:
+            frames.append(features.shape[-1])
+            return inner(features, *more)
+
+        monkeypatch.setattr(found._listener._engine, "hear", look)
+        found.transcribe(_audio(clips[:60]))
+        assert set(frames) == expected
+        assert len(frames) <= 2 * len(expected) + 6  # a batch of each window at least, and not one of each clip
+
+
+def test_what_goes_astray_is_tried_again_and_flagged(engine: WhisperSettings, clips: Sequence[Utterance]) -> None:
+    """Every text counts as a loop for this one, so each is drawn anew; the likeliest stays where none is better."""
+    never = GuardSettings(different_pairs=0.75, compression_ratio=0.0, temperatures=(0.3, 0.6))
+    found = load_transcriber(replace(engine, guards=never)).transcribe(_audio(clips[:6]))
+    plain = load_transcriber(replace(engine, guards=replace(never, temperatures=()))).transcribe(_audio(clips[:6]))
+    assert [draft.text for draft in found] == [draft.text for draft in plain]
+    assert all("repetition" in draft.flags for draft in found)
+
+
+def test_above_zero_words_are_drawn_and_at_zero_they_are_not(model: Transcriber, clips: Sequence[Utterance]) -> None:
+    listener: Any = model._listener  # type: ignore[attr-defined]
+    features = spectrograms(listener._extractor, _audio(clips[MANY // 2 : MANY // 2 + 8]), 48_000)
+
+    def said(*temperature: float) -> list[list[int]]:
+        return [spoken.tokens for spoken in listener._engine.hear(features, *temperature)]
+
+    greedy, drawn = said(), [said(0.8) for _ in range(3)]
+    assert greedy == said()
+    assert all(each != greedy for each in drawn)
+    assert drawn[0] != drawn[1] or drawn[1] != drawn[2]
+    assert all(tokens for each in drawn for tokens in each)
+
+
+def test_the_fastest_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, apple = torch.device("cpu"), torch.device("mps")
+    auto = replace(FAST, engine="auto")
+    assert engines.choose(auto, cpu) == ("ctranslate2", "int8")
+    assert engines.choose(replace(auto, dtype="float32"), cpu) == ("ctranslate2", "float32")
+    assert engines.choose(replace(auto, engine="transformers"), cpu) == ("transformers", "float32")
+    assert engines.choose(auto, apple) == ("transformers", "float32")
+    assert look_at_device(auto).dtype == "int8"
+    with pytest.raises(ModelError, match="CTranslate2 cannot use device mps here: choose engine auto"):
+        engines.choose(FAST, apple)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "daemon.asr.whisper.ctranslate2_engine.find_spec", lambda name: None if name == "ctranslate2" else find(name)
+    )
+    assert engines.choose(auto, cpu) == ("transformers", "float32")
+    with pytest.raises(ModelError, match=r"not installed: pip install 'ambara\[fast\]', or choose engine auto"):
+        load_transcriber(FAST)
