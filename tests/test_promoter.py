@@ -189,7 +189,7 @@ async def judged(folder: Path, spoken: list[Utterance], heard: str) -> None:
         for n, side in enumerate((Side.HELD_OUT, Side.TRAIN))
     ]
     await freeze(samples, read, folder / "data")
-    evidence = {"clips": [{"clip_id": "clip-0", "candidate": {"text": heard}}]}
+    evidence = {"clips": [{"clip_id": "clip-0", "candidate": {"text": heard, "flags": []}}]}
     (folder / "evidence.json").write_text(json.dumps(evidence))
 
 
