@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments
-from transformers.trainer_utils import EvalPrediction
 
+from daemon.asr import ranks
 from daemon.asr.error_rates import ErrorRates
-from daemon.asr.whisper.buckets import BucketSampler
+from daemon.asr.whisper.buckets import BucketSampler, Filled
 from daemon.asr.whisper.collator import IGNORED, Collator
 from daemon.asr.whisper.features import Prepared
 from daemon.asr.whisper.reporter import Reporter, StopWantedError
@@ -19,6 +20,8 @@ from daemon.asr.whisper.reporter import Reporter, StopWantedError
 
 class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     """Trains on what `features.prepare` left on disk."""
+
+    control: Any
 
     def __init__(
         self,
@@ -33,10 +36,17 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
     ) -> None:
         """`prompt`: what `generate` takes, language and task, or nothing for an English-only model."""
         extractor = processor.feature_extractor
+        at_once, together = arguments.per_device_train_batch_size * ranks.count(), ranks.count() > 1
+        self._sampler = BucketSampler(
+            train.lengths,
+            at_once * arguments.gradient_accumulation_steps,
+            arguments.seed,
+            multiple=at_once if together else 1,
+        )
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=train.rows,
+            train_dataset=Filled(train.rows, self._sampler) if together else train.rows,
             eval_dataset=held_out.rows if held_out else None,
             data_collator=Collator(
                 mels=extractor.feature_size,
@@ -45,25 +55,52 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
                 pad=model.config.pad_token_id,
             ),
             compute_loss_func=loss_of_a_step(arguments.label_smoothing_factor),
-            compute_metrics=_error_rates(processor.tokenizer, arguments.output_dir),
             callbacks=[reporter],
         )
         self.remove_callback(PrinterCallback)  # standard output belongs to whoever called
         self._prompt = prompt
+        self._tokenizer = processor.tokenizer
         self._reporter = reporter
-        step_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        self._sampler = BucketSampler(train.lengths, step_size, arguments.seed)
 
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """As the trainer does it, in the model's language; it leaves no trace in the order of chance."""
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Error rates of what the first process hears in the held-out clips; it leaves no trace in the order of chance.
+
+        The trainer deals them out to all processes, and then not each clip counts once.
+        """
+        with torch.random.fork_rng(devices=[]):
+            found = ranks.agree(None if ranks.rank() else self._heard())
+        if found:
+            self.log(found)
+        elif self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
+            self._reporter.halt(self.control)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found or {})
+        return found or {}
+
+    @torch.no_grad()
+    def _heard(self) -> dict[str, float] | None:
+        """None if somebody wanted it to stop."""
+        self.model.eval()
+        heard: list[str] = []
+        written: list[str] = []
+        batches = DataLoader(self.eval_dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
         try:
-            with torch.random.fork_rng(devices=[]):
-                found: dict[str, float] = super().evaluate(*args, **options, **self._prompt)
+            for batch in batches:
+                tokens = self.model.generate(
+                    input_features=batch["input_features"].to(self.args.device), **self._prompt
+                )
+                heard += self._texts(tokens.cpu().numpy())
+                written += self._texts(batch["labels"].numpy())
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         except StopWantedError:
-            if self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
-                self._reporter.halt(self.control)
-            return {}
-        return found
+            return None
+        # The metric gets a directory of its own: the home may be read-only.
+        metric = ErrorRates(keep_in_memory=True, cache_dir=self.args.output_dir)
+        rates: dict[str, float] = metric.compute(predictions=heard, references=written)
+        return {f"eval_{name}": rate for name, rate in rates.items()}
+
+    def _texts(self, tokens: Any) -> list[str]:
+        whole = np.where(tokens == IGNORED, self._tokenizer.pad_token_id, tokens)
+        return [str(text).strip() for text in self._tokenizer.batch_decode(whole, skip_special_tokens=True)]
 
     def _inner_training_loop(self, batch_size: int | None = None, **options: Any) -> Any:  # noqa: ARG002
         """transformers 4 would go on with the checkpoint's batch size, which memory may not hold any more."""
@@ -91,19 +128,3 @@ def loss_of_a_step(smoothing: float) -> Callable[..., torch.Tensor]:
         return total / count
 
     return loss
-
-
-def _error_rates(tokenizer: Any, scratch: str) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Error rates of generated tokens against labels. `evaluate` gets `scratch`: the home may be read-only."""
-
-    def texts(tokens: Any) -> list[str]:
-        whole = np.where(tokens == IGNORED, tokenizer.pad_token_id, tokens)
-        return [str(text).strip() for text in tokenizer.batch_decode(whole, skip_special_tokens=True)]
-
-    def compute(found: EvalPrediction) -> dict[str, float]:
-        rates: dict[str, float] = ErrorRates(keep_in_memory=True, cache_dir=scratch).compute(
-            predictions=texts(found.predictions), references=texts(found.label_ids)
-        )
-        return rates
-
-    return compute
