@@ -109,6 +109,7 @@ class TrainingSettings(Section):
     epochs: _Positive = 10.0
     batch_size: Annotated[int, Field(ge=1, le=512)] = 4
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 2
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
     learning_rate: _Positive = 1e-5
     gradient_checkpointing: bool = False
     spec_augment: bool = True
@@ -116,6 +117,16 @@ class TrainingSettings(Section):
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
     arguments: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
     push_to_hub: str = ""
+
+    @model_validator(mode="after")
+    def _processes_share_a_step(self) -> Self:
+        step = self.batch_size * self.gradient_accumulation
+        if step % self.processes:
+            raise ValueError(
+                f"processes ({self.processes}) cannot share a step of batch_size times gradient_accumulation, "
+                f"{step} clips, evenly: choose a number that divides {step}"
+            )
+        return self
 
     def window(self) -> tuple[int, int] | None:
         """First hour, and the one before which a run must begin."""

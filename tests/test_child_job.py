@@ -40,6 +40,7 @@ def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"data": ""},
         {"data": None},
         {"resume": 1},
+        {"processes": True},
         {"key": "more"},
     ],
 )

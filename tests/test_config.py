@@ -111,6 +111,7 @@ def test_state_directory(extra: dict[str, str], directory: str) -> None:
         ("[drafting]\nlease_seconds = inf", "drafting.lease_seconds is inf"),
         ("[drafting]\nsweep_seconds = nan", "drafting.sweep_seconds is nan"),
         ("[drafting]\nclaim_clips = 4", "claim_clips (4) is less than batch_clips (16)"),
+        ("[training]\nprocesses = 3", "processes (3) cannot share a step of batch_size times gradient_accumulation, 8"),
         ("[model]\ndevice = 'gpu'", "model.device is 'gpu'; it should be 'auto', 'cuda', 'mps' or 'cpu'."),
         ("[model]\nbase = ''", "model.base is ''"),
         ("[realtime]\nenabled = 'no'", "realtime.enabled is 'no'; it should be a valid boolean."),

@@ -67,6 +67,13 @@ def test_it_says_the_same_as_the_code() -> None:
     assert GOODBYE_S < seconds["TimeoutStopSec"] < CHECKPOINT_S
 
 
+def test_a_trainer_can_leave_the_network() -> None:
+    """By seccomp(2). Several that train together find the loopback by netlink before."""
+    found = directives()
+    assert "seccomp" in found["SystemCallFilter"][0].split()
+    assert "AF_NETLINK" in found["RestrictAddressFamilies"][0].split()
+
+
 def test_what_would_break_it_stays_off() -> None:
     """It would hide the graphics card, leave a trainer behind, or stay down."""
     found = directives()

@@ -19,6 +19,15 @@ class TrainingError(Exception):
         """A slug that is stored and counted, such as ``out-of-memory``; `REASONS` has them all."""
 
 
+class TrainAgainError(TrainingError):
+    """Several processes that train together have to be begun anew, to go on from their newest checkpoint."""
+
+    def __init__(self, reason: str, message: str, settings: Mapping[str, Any]) -> None:
+        super().__init__(reason, message)
+        self.settings = settings
+        """What has to be otherwise then."""
+
+
 REASONS: Mapping[str, str] = {
     "settings": "a setting that this family, or the library below it, does not take",
     "base": "the model to start from cannot be used",
@@ -101,6 +110,8 @@ class TrainingResult:
     """Step of the checkpoint that it went on from."""
     parameters: int = 0
     """How many were trained; with LoRA a fraction of the model's."""
+    processes: int = 1
+    """How many shared each step: `batch_size` and `gradient_accumulation` are those of one of them."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from daemon.cli.train_signals import Stop, heeded
 from daemon.errors import AmbaraError
 
 if TYPE_CHECKING:
-    from daemon.asr.training import TrainingResult
+    from daemon.asr.training import Progress, TrainingResult
     from daemon.cli.train_rates import Measured
 
 FAMILY = "whisper"
@@ -56,13 +57,20 @@ class Job:
         view.show_plan(plan, self.out, self.options["base"])
 
     def carry_out(self) -> None:
-        """Train, compare and push. Raises `AmbaraError`, and `typer.Exit` where everything is said already."""
+        """Train, compare and push. Raises `AmbaraError`, and `typer.Exit` where everything is said already.
+
+        Of several processes that `torchrun` has started, all train and the first does the rest.
+        """
+        if int(os.environ.get("RANK", "0")):
+            with heeded() as stop:
+                self._train(lambda _: None, stop)
+            return
         if self.repo:
             from daemon import hub
 
             hub.check(self.repo, None)
         with heeded() as stop, view.shown() as show:
-            result = self._train(show, stop)
+            result = self._train(show.progress, stop)
             measured = "" if result.stopped or stop() else self.measured(show, stop)
         if result.stopped:
             at = f"after step {result.step:,}, with a checkpoint" if result.step else "before the first step"
@@ -78,12 +86,12 @@ class Job:
         if self.repo:
             self._push(self.repo, self._card(result, measured))
 
-    def _train(self, show: view.Show, stop: Stop) -> TrainingResult:
+    def _train(self, report: Callable[[Progress], None], stop: Stop) -> TrainingResult:
         from daemon.asr import families
 
         with explained():
             return families.train(
-                FAMILY, self.options, self.data, self.out, report=show.progress, stop=stop, resume=self.resume
+                FAMILY, self.options, self.data, self.out, report=report, stop=stop, resume=self.resume
             )
 
     def measured(self, show: view.Show, stop: Stop) -> Measured | str:

@@ -84,8 +84,9 @@ def show_result(result: TrainingResult, batch_size: int) -> None:
     """What was trained. `batch_size`: as it was asked for."""
     on = f"{result.clips:,} clips ({result.seconds / 60:.1f} minutes)"
     before = f", going on from step {result.resumed_from:,}" if result.resumed_from else ""
-    say(f"Trained {result.steps:,} steps on {on}{before}: {result.device}, {result.precision}.")
-    if result.batch_size < batch_size:
+    shared = f", {result.processes} processes" if result.processes > 1 else ""
+    say(f"Trained {result.steps:,} steps on {on}{before}: {result.device}, {result.precision}{shared}.")
+    if result.batch_size < batch_size and not shared:
         say(f"Its memory ran out: {result.batch_size} clips were on it at once, and a step was as large as before.")
     if result.left_out:
         say(f"Left out of train: {in_words(result.left_out)}.")

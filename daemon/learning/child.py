@@ -1,4 +1,4 @@
-"""The process that trains a model, or compares two: ``python -m daemon.learning.child JOB.json [PARENT]``.
+"""The process that trains a model, or compares two: ``python -m daemon.learning.child JOB.json [PARENT [MEETING]]``.
 
 It has no key, no network and no database (see `confine`), reads its job from the file, and tells what it does as
 lines of JSON on standard output, one event each:
@@ -8,6 +8,9 @@ lines of JSON on standard output, one event each:
     {"event": "stopped"}    once, last
 
 SIGTERM or SIGINT asks it to stop: it then leaves a whole checkpoint and ends with 0, as when it is done; failed is 1.
+
+Where several processes are to train together, it starts them (see `together`). Each is a child as this one, and finds
+the others by the file MEETING before it leaves the network.
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-# Nothing that starts threads may be imported before `confine` was called: numpy and what needs it come later.
+# Nothing heavy may be imported before `confine` was called: numpy and what needs it come later.
 from daemon.asr.errors import ModelError
-from daemon.asr.training import TrainingError
-from daemon.learning.confine import OrphanError, confine
+from daemon.asr.training import TrainAgainError, TrainingError
+from daemon.learning.confine import OFFLINE_ONLY, OrphanError, confine, end_with, leave_network
 from daemon.learning.durable import sync, write_whole
 from daemon.learning.job import EvaluateJob, Job, TrainJob, read
+from daemon.learning.together import train_together
 
 if TYPE_CHECKING:
     from daemon.asr.judging import HeldOut
@@ -55,16 +60,27 @@ def main(arguments: list[str]) -> int:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    file = Path(arguments[0])
+    parent = int(arguments[1]) if len(arguments) > 1 else None
+    meeting = Path(arguments[2]) if len(arguments) > 2 else None
     try:
-        say("progress", network=confine(int(arguments[1]) if len(arguments) > 1 else None))
+        if parent and meeting:
+            end_with(parent)  # whoever started it was confined, and so it is from its birth
+        else:
+            confine(parent)
     except OrphanError:
         return 1
     try:
-        result = _do(read(Path(arguments[0])), say, stop.is_set)
+        job = read(file)
+        if isinstance(job, TrainJob) and job.processes > 1 and not meeting:
+            return _end_as(train_together(job, file, say, stop.is_set), say)
+        say("progress", network=_leave_network(job, meeting))
+        result = _do(job, say, stop.is_set)
     except Exception as error:
         traceback.print_exc()
         reason, message = _explained(error)
-        say("failed", reason=reason, message=message[:LONGEST_MESSAGE])
+        again = {"again": dict(error.settings)} if isinstance(error, TrainAgainError) else {}
+        say("failed", reason=reason, message=message[:LONGEST_MESSAGE], **again)
         return 1
     if result is None:
         say("stopped")
@@ -88,6 +104,28 @@ def _take_stdout() -> Say:
             line = line[os.write(number, line) :]
 
     return say
+
+
+def _end_as(last: Mapping[str, Any] | int, say: Say) -> int:
+    """End as several processes did. Returns the exit status, or does not return where a signal ended one of them."""
+    if isinstance(last, int):
+        if last < 0:
+            with suppress(OSError):  # nobody can handle SIGKILL
+                signal.signal(-last, signal.SIG_DFL)
+            os.kill(os.getpid(), -last)
+        return last
+    say(**last)
+    return 1 if last["event"] == "failed" else 0
+
+
+def _leave_network(job: Job, meeting: Path | None) -> str:
+    """Leave it, once there is a connection to each process that trains with this one."""
+    if not (meeting and isinstance(job, TrainJob)):
+        return leave_network()
+    from daemon.asr import ranks
+
+    connected = ranks.join(job.settings.get("device", "auto"), meeting)
+    return leave_network() if connected else OFFLINE_ONLY
 
 
 def _do(job: Job, say: Say, stop: Stop) -> Mapping[str, Any] | None:

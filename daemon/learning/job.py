@@ -56,6 +56,8 @@ class TrainJob(_Job):
     """Where ``checkpoints/`` and ``model/`` go."""
     resume: bool
     """Go on from the newest whole checkpoint, if there is one."""
+    processes: int
+    """How many train together on this machine, each with a share of every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,8 @@ def read(path: Path) -> Job:
 def _job(row: dict[str, Any]) -> Job:
     kind = row.pop("job")
     if kind == TrainJob.kind:
-        return TrainJob(**_checked(row, family=str, settings=dict, data=Path, out=Path, resume=bool))
+        kinds: dict[str, type] = {"family": str, "settings": dict, "data": Path, "out": Path}
+        return TrainJob(**_checked(row, **kinds, resume=bool, processes=int))
     if kind != EvaluateJob.kind:
         raise ValueError(f"nobody does {kind}")
     judged: dict[str, type] = {"live": dict, "candidate": dict, "data": Path, "anchor": _Maybe}

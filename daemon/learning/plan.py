@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from daemon.learning.audiofolder import Frozen
+from daemon.learning.job import TrainJob
 from daemon.learning.ports import Sample, Side
 from daemon.sections import TrainingSettings
 
@@ -29,6 +31,12 @@ def training_options(settings: TrainingSettings, base: Mapping[str, Any]) -> dic
         "lora_rank": settings.lora_rank,
         "arguments": dict(settings.arguments),
     }
+
+
+def train_job(family: str, settings: TrainingSettings, base: Mapping[str, Any], folder: Path) -> TrainJob:
+    """What a child does in a version's folder, where the frozen data lies; it goes on from what another has left."""
+    options = training_options(settings, base)
+    return TrainJob(family, options, folder / "data", folder, resume=True, processes=settings.processes)
 
 
 def with_rehearsal(samples: Sequence[Sample], rehearsal: float) -> list[Sample]:

@@ -20,7 +20,7 @@ from daemon.learning.audiofolder import Frozen
 from daemon.learning.freezing import ReadAudio, freeze
 from daemon.learning.job import TrainJob
 from daemon.learning.ledger import Ledger
-from daemon.learning.plan import in_short, training_options, with_rehearsal
+from daemon.learning.plan import in_short, train_job, with_rehearsal
 from daemon.learning.ports import ChildEnd, ChildFailed, ChildStopped, TrainingRun, Version
 from daemon.learning.process import run_child
 from daemon.learning.sides import decide_sides
@@ -124,8 +124,7 @@ class Trainer:
         await self._need_room(Path(base["model"]))
         frozen = await self._freeze(work, live, folder / "data")
         await patiently(lambda: self._ledger.samples_frozen(work.run, frozen.audio), "Supabase")
-        options = training_options(self._settings, base)
-        job = TrainJob(family=self._sources.family, settings=options, data=folder / "data", out=folder, resume=True)
+        job = train_job(self._sources.family, self._settings, base, folder)
         end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed) and end.reason == "other-training":
             # The settings were changed, or the data, while nobody trained: what the run is begun with now counts.
@@ -136,7 +135,7 @@ class Trainer:
             raise PermanentError(end.message, reason=end.reason)
         if isinstance(end, ChildStopped):
             return None
-        facts = {"settings": options, "data": in_short(frozen), "training": dict(end.result)}
+        facts = {"settings": job.settings, "data": in_short(frozen), "training": dict(end.result)}
         await asyncio.to_thread(self._registry.publish, work.run.version, facts)
         work.fingerprint = await asyncio.to_thread(self._fingerprint, work.run.version)
         return facts

@@ -17,7 +17,7 @@ from daemon.local.tiny import BASE
 GENEROUS_S = 120.0
 STUB = """
 import errno, os, signal, subprocess, sys, time
-from daemon.asr import families
+from daemon.asr import families, ranks
 from daemon.asr.training import Progress, TrainingError, TrainingResult
 from daemon.learning import child
 
@@ -27,6 +27,7 @@ def train(family, settings, data, out, *, report, stop, resume):
     return TrainingResult(None, stop(), 9, 9, 1, 1.0, {{}}, "cpu", "float32", 1, 1)
 
 families.train = train
+ranks.join = lambda *_: True
 sys.exit(child.main(sys.argv[1:]))
 """
 
@@ -85,20 +86,21 @@ class Bench:
         async with asyncio.timeout(GENEROUS_S):
             return await run_child(job.write(self.folder / "job.json"), self.log, self.heard.append, **options)
 
-    async def stub(self, body: str, **options: Any) -> ChildEnd:
-        """A child as it is, whose training is `body`."""
+    async def stub(self, body: str, *, processes: int = 1, **options: Any) -> ChildEnd:
+        """A child as it is, whose training is `body`; in several processes none of them meets another."""
         program = self.folder / "stub.py"
         indented = "\n".join(f"    {line}" for line in body.splitlines())
         program.write_text(STUB.format(body=indented))
-        return await self.run(train_job(self.folder, self.folder), program=(str(program),), **options)
+        job = train_job(self.folder, self.folder, processes=processes)
+        return await self.run(job, program=(str(program),), **options)
 
     def steps(self) -> list[int]:
         return [progress["step"] for progress in self.heard if progress.get("phase") == "training"]
 
 
-def train_job(data: Path, out: Path, **settings: Any) -> TrainJob:
+def train_job(data: Path, out: Path, *, processes: int = 1, **settings: Any) -> TrainJob:
     settings = {"base": str(BASE), "device": "cpu", "epochs": 2, "batch_size": 2} | settings
-    return TrainJob(family="whisper", settings=settings, data=data, out=out, resume=True)
+    return TrainJob("whisper", settings, data, out, resume=True, processes=processes)
 
 
 def evaluate_job(frozen: Path, folder: Path, **changes: Any) -> EvaluateJob:

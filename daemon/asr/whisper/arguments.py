@@ -33,9 +33,12 @@ OURS: Mapping[str, str] = {
 """Arguments that have a setting of their own -> its name."""
 _FIXED = frozenset(
     {
+        "accelerator_config",
         "auto_find_batch_size",
+        "average_tokens_across_devices",
         "batch_eval_metrics",
         "data_seed",
+        "ddp_backend",
         "deepspeed",
         "disable_tqdm",
         "do_eval",
@@ -57,6 +60,7 @@ _FIXED = frozenset(
         "logging_strategy",
         "metric_for_best_model",
         "output_dir",
+        "parallelism_config",
         "predict_with_generate",
         "prediction_loss_only",
         "push_to_hub",
@@ -75,6 +79,7 @@ _FIXED = frozenset(
         "group_by_length",
         "include_inputs_for_metrics",
         "jit_mode_eval",
+        "local_rank",
         "overwrite_output_dir",
         "past_index",
         "push_to_hub_model_id",
@@ -102,10 +107,24 @@ class Batching:
 
     def smaller(self) -> Batching | None:
         """At most half as many at once and as many per step; None if there is but one at once."""
-        for size in range(self.size // 2, 0, -1):
-            if self.step % size == 0:
-                return Batching(size, self.step // size)
-        return None
+        return self._at_most(self.size // 2) if self.size > 1 else None
+
+    def shared(self, processes: int) -> Batching:
+        """What each of so many processes does of a step, so that it stays as large.
+
+        Raises `TrainingError` if they cannot all do the same.
+        """
+        if self.step % processes:
+            raise TrainingError(
+                "settings",
+                f"A step of {self.step} clips (batch_size times gradient_accumulation) cannot be shared evenly by "
+                f"{processes} processes: choose a gradient_accumulation that {processes} divides.",
+            )
+        return Batching(self.step // processes, 1)._at_most(self.size)
+
+    def _at_most(self, size: int) -> Batching:
+        fitting = next(fewer for fewer in range(min(size, self.step), 0, -1) if self.step % fewer == 0)
+        return Batching(fitting, self.step // fitting)
 
 
 def check(settings: TrainingSettings) -> None:
@@ -175,6 +194,7 @@ def training_arguments(
         "learning_rate": settings.learning_rate,
         "per_device_train_batch_size": batching.size,
         "gradient_accumulation_steps": batching.accumulation,
+        "average_tokens_across_devices": True,  # the loss is one per token of the step, whoever has the token
         "use_cpu": device.type == "cpu",
         "save_strategy": "steps",
         "save_total_limit": None,  # the trainer would remove the old before the new is whole

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from daemon.asr import ranks
 from daemon.asr.training import Phase, Progress, TrainingError
 from daemon.asr.whisper.checkpoints import keep_newest, seal
 
@@ -55,11 +56,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.tell("training", state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """After the last step the model itself is saved; a stop before it leaves a checkpoint."""
+        """After the last step the model itself is saved; a stop before it leaves a checkpoint, of all processes."""
         if state.global_step >= state.max_steps:
             control.should_save = False
             control.should_evaluate = self._judged
-        elif self._stop():
+        elif ranks.agree(self._stop()):
             self.halt(control)
             control.should_evaluate = False
 
@@ -87,7 +88,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             raise StopWantedError
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """A checkpoint is written, and becomes a whole one."""
+        """A checkpoint is written, and becomes a whole one. Each process has put its part of chance into it."""
+        ranks.wait()
+        if ranks.rank():
+            return
         folder = Path(args.output_dir)
         seal(folder / f"checkpoint-{state.global_step}", self._training)
         keep_newest(folder)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from daemon.asr import ranks
 from daemon.asr.errors import ModelError
 from daemon.asr.training import Plan, Progress, TrainingError, TrainingResult
 from daemon.asr.transcriber import SAMPLE_RATE
@@ -38,11 +39,13 @@ def train(
 
     `stop` is asked after every step (and every clip, before the steps begin): once it says yes a whole checkpoint is
     written and the result says `stopped`. With `resume` a training goes on from its newest whole checkpoint to the same
-    weights as without an interruption, and one that is finished gives its result again.
+    weights as without an interruption, and one that is finished gives its result again. Of several processes that
+    `torchrun` has started the first reports, is asked and writes.
 
     Raises `TrainingError`.
     """
     with _explained(out):
+        ranks.join(settings.device)
         if done := finished.found(out, resume=resume):
             return done
         start, rows = _begin(settings, data)
@@ -50,12 +53,14 @@ def train(
             raise TrainingError(
                 "exists", f"{out} holds the checkpoints of an unfinished training: resume it, or train elsewhere."
             )
+        held_out, spectrograms = read_rows(data, "test"), out / "features"
+        if ranks.rank():
+            return Run(settings, start, out, _unheard, stop).carry_out(rows, held_out, spectrograms)
         _make_room(out, start, rows)
-        spectrograms = out / "features"
         shutil.rmtree(spectrograms, ignore_errors=True)
         spectrograms.mkdir()
         try:
-            return Run(settings, start, out, report, stop).carry_out(rows, read_rows(data, "test"), spectrograms)
+            return Run(settings, start, out, report, stop).carry_out(rows, held_out, spectrograms)
         finally:
             shutil.rmtree(spectrograms, ignore_errors=True)
 
@@ -93,10 +98,15 @@ def _begin(settings: TrainingSettings, data: Path) -> tuple[Start, list[Row]]:
             "data", f"There is nothing to learn from in {data}: train/metadata.csv is missing, or lists no clip."
         )
     start = open_start(settings)
+    ranks.check(start.device)
     # What transformers refuses had better be refused now than after the spectrograms.
-    batching = arguments.Batching(settings.batch_size, settings.gradient_accumulation)
+    batching = arguments.Batching(settings.batch_size, settings.gradient_accumulation).shared(ranks.count())
     arguments.training_arguments(settings, Path(), steps=1, batching=batching, device=start.device, judged=False)
     return start, rows
+
+
+def _unheard(_: Progress) -> None:
+    """For those whose progress is the first one's."""
 
 
 def _make_room(out: Path, start: Start, rows: list[Row]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerControl
 
+from daemon.asr import ranks
 from daemon.asr.error_rates import ErrorRates
-from daemon.asr.whisper.buckets import BucketSampler
+from daemon.asr.whisper.buckets import BucketSampler, Filled
 from daemon.asr.whisper.collator import IGNORED, Collator
 from daemon.asr.whisper.features import Prepared
 from daemon.asr.whisper.reporter import Reporter, StopWantedError
@@ -33,10 +34,17 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         reporter: Reporter,
     ) -> None:
         """`prompt`: what `generate` takes, language and task, or nothing for an English-only model."""
+        at_once, together = arguments.per_device_train_batch_size * ranks.count(), ranks.count() > 1
+        self._sampler = BucketSampler(
+            train.lengths,
+            at_once * arguments.gradient_accumulation_steps,
+            arguments.seed,
+            multiple=at_once if together else 1,
+        )
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=train.rows,
+            train_dataset=Filled(train.rows, self._sampler) if together else train.rows,
             eval_dataset=held_out.rows if held_out else None,
             data_collator=Collator(
                 mels=processor.feature_extractor.feature_size,
@@ -51,23 +59,29 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
         self._tokenizer = processor.tokenizer
         self._held_out = held_out
         self._reporter = reporter
-        step_size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
-        self._sampler = BucketSampler(train.lengths, step_size, arguments.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Let the held-out clips be heard as they would be in drafting, each in its own window."""
+        """Let the held-out clips be heard as they would be in drafting, each in its own window.
+
+        By the first process alone: dealt out to several, as the trainer would have it, some would count twice.
+        """
+        found = ranks.agree(None if ranks.rank() else self._heard())
+        if found:
+            self.log(found)
+        elif self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
+            self._reporter.halt(self.control)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found or {})
+        return found or {}
+
+    def _heard(self) -> dict[str, float] | None:
+        """None if somebody wanted it to stop."""
         self.model.eval()
         half = torch.bfloat16 if self.args.bf16 else torch.float16
         try:
             with torch.autocast(self.args.device.type, half, enabled=self.args.bf16 or self.args.fp16):
-                found = {f"eval_{name}": rate for name, rate in self._error_rates().items()}
+                return {f"eval_{name}": rate for name, rate in self._error_rates().items()}
         except StopWantedError:
-            if self.state.global_step < self.state.max_steps:  # else the model is finished, and saved in a moment
-                self._reporter.halt(self.control)
-            return {}
-        self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+            return None
 
     def _error_rates(self) -> dict[str, float]:
         assert self._held_out is not None, "there is something to try"
