@@ -18,7 +18,7 @@ from daemon.asr.whisper.buckets import BucketSampler
 WHOLE = Batching(4, 2)
 
 
-def steps(lengths: Sequence[int], processes: int, epoch: int) -> list[list[list[int]]]:
+def steps(lengths: Sequence[tuple[int, int]], processes: int, epoch: int) -> list[list[list[int]]]:
     """For each process what it is given for each step, as the trainer and accelerate deal it out."""
     batching = WHOLE.shared(processes)
     multiple = batching.size * processes if processes > 1 else 1
@@ -36,7 +36,8 @@ def steps(lengths: Sequence[int], processes: int, epoch: int) -> list[list[list[
 @pytest.mark.parametrize("processes", [2, 4, 8])
 @pytest.mark.parametrize("clips", [1, 7, 8, 17, 100])
 def test_each_step_holds_the_clips_that_it_holds_for_one_process(clips: int, processes: int) -> None:
-    lengths = random.Random(clips).choices(range(5, 60), k=clips)
+    draw = random.Random(clips)
+    lengths = [(100 * draw.randint(1, 3), draw.randint(5, 60)) for _ in range(clips)]
     for epoch in range(2):
         (alone,) = steps(lengths, 1, epoch)
         together = steps(lengths, processes, epoch)

@@ -65,9 +65,11 @@ class Filled(Dataset[Any]):
     Processes that train together have equally many batches in each step, also where clips are left for some only.
     """
 
-    def __init__(self, rows: Any, sampler: BucketSampler) -> None:
+    def __init__(self, rows: Any, sampler: BucketSampler, shortest: int) -> None:
+        """`shortest`: the number of a row that has no longer window than any other, or it would lengthen theirs."""
         self._rows = rows
         self._sampler = sampler
+        self._shortest = shortest
 
     def set_epoch(self, epoch: int) -> None:
         """Where batches are dealt out, `accelerate` speaks to the data set instead of the sampler."""
@@ -79,5 +81,5 @@ class Filled(Dataset[Any]):
     def __getitem__(self, at: int) -> Any:
         if at < len(self._rows):
             return self._rows[at]
-        first = self._rows[0]
-        return {**first, "labels": np.array([first["labels"][0], IGNORED])}
+        shortest = self._rows[self._shortest]
+        return {**shortest, "labels": np.array([shortest["labels"][0], IGNORED])}

@@ -41,10 +41,11 @@ class WhisperTrainer(Seq2SeqTrainer):  # type: ignore[misc]
             arguments.seed,
             multiple=at_once if together else 1,
         )
+        shortest = train.lengths.index(min(train.lengths))
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=Filled(train.rows, self._sampler) if together else train.rows,
+            train_dataset=Filled(train.rows, self._sampler, shortest) if together else train.rows,
             eval_dataset=held_out.rows if held_out else None,
             data_collator=Collator(
                 mels=processor.feature_extractor.feature_size,
