@@ -62,8 +62,9 @@ systemd-test: setup ## Boot a real systemd in a container, install the service i
 matrix: setup ## Try other versions of Python, PyTorch and transformers: ONLY=3.13 for some rows.
 	$(BIN)/python tests/matrix.py $(if $(SUPABASE_DB_URL),--workers 0) $(if $(ONLY),--only '$(ONLY)')
 
-bench: setup ## Measure the latency from a committed insert to a visible draft.
+bench: setup ## Measure the latency from a committed insert to a visible draft, and a whole daemon at work. Five minutes.
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/pipeline.py
 
 install-service: ## As root: install this checkout as a systemd service, or upgrade it.
 	@PYTHON='$(PYTHON)' TORCH='$(TORCH)' TORCH_CPU='$(if $(HAS_GPU),,$(TORCH_CPU))' systemd/install.sh
