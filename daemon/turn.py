@@ -50,6 +50,8 @@ class Turn:
     """A claim was asked for and its answer has not come: it may have been carried out."""
     full_claims: int = 0
     """How many claims in a row brought as much as was asked for: there is more."""
+    owed: int = 0
+    """Batches that go before another look, because others were let in before them."""
     look_at: float = 0.0
     """When to look for the newest clips again, by the monotonic clock."""
 
@@ -104,17 +106,21 @@ class Turn:
     async def _look(self) -> bool:
         """Let clips that have just come go first, however long the queue. Returns whether the version is still live.
 
-        They are at most a quarter of a batch, so that a stream of them does not keep the others waiting. Where a second
-        claim would bring all there is, that comes first: the end of a short queue is no news.
+        They are at most a quarter of a batch, and whoever was next goes before any more: a stream of them keeps nobody
+        waiting. Where a second claim may bring all there is, that comes first: the end of a short queue is no news.
         """
         r, s = self.request, self.settings
         now = time.monotonic()
+        if self.owed:
+            self.owed -= 1
+            return True
         if r.manual or r.runs is not None or self.full_claims == 1 or now < self.look_at:
             return True
         self.look_at = now + LOOK_S
         asking = self.store.claim_newest(r.version, max(1, s.batch_clips // 4), s.lease_s)
         live, newest = await self._claiming(asking, lambda answer: answer[1])
         self.waiting.add(newest, first=True)
+        self.owed = len(newest)
         return live == r.version
 
     async def _claim(self) -> bool:

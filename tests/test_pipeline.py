@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,34 @@ async def test_a_clip_that_comes_while_many_wait_goes_before_them(
     assert tally == Tally(written=CLIPS + 1)
     assert [NEW in batch for batch in ears.batches].index(True) <= 2
     assert [number for batch in ears.batches for number in batch if number != NEW] == list(range(CLIPS))
+
+
+async def test_a_stream_of_new_clips_keeps_nobody_waiting(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    run: Path,
+    db: Database,
+    at_each_batch: PipelineSettings,
+) -> None:
+    """One comes with each batch, of a length like no other; every second batch is of those that were there."""
+    for i in range(NEW, NEW + 5):
+        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+    db.execute("update clips set duration_sec = 100")
+
+    async def before(numbers: list[int]) -> None:
+        if (new := NEW + len(ears.batches) - 1) < NEW + 5:
+            insert_clips(db, RUN, [name(new)])
+
+    ears.before = before
+    settings = replace(at_each_batch, batch_seconds=150)
+    tally = await Pipeline(store, reader.read, ears, settings).turn(Request(version))
+    assert tally == Tally(written=CLIPS + 5)
+    only_new = [min(batch) >= NEW for batch in ears.batches]
+    assert any(only_new)
+    assert not any(one and two for one, two in pairwise(only_new[:-1]))
 
 
 async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
