@@ -27,15 +27,19 @@ begin
   perform pg_advisory_xact_lock(hashtext('ambara_claim'));
   live := public.ambara_live_version();
   if live.id = p_version then
+    -- `offset 0`: looked up one by one. Merged into the query, what else is known of clips would be read as a whole.
     newest := array(
-      select c.id from public.clips c
-      where c.status = 'pending' and c.corrected_transcription is null
-      order by c.created_at desc
-      limit 64
-    );
-    newest := array(
-      select w.clip_id from public.ambara_waiting(live.live_seq, null, p_worker) w
-      where w.clip_id = any (newest) and not w.drafted
+      select n.id
+      from (
+        select c.id from public.clips c
+        where c.status = 'pending' and c.corrected_transcription is null
+        order by c.created_at desc
+        limit 64
+      ) as n
+      where exists (
+        select from public.ambara_waiting(live.live_seq, null, p_worker) w
+        where w.clip_id = n.id and not w.drafted offset 0
+      )
     );
     with held as materialized (
       select c.id, c.run_id, c.file_name, c.duration_sec, c.created_at, c.updated_at
