@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ BATCH, SAMPLES, STARTS, IDLE_S = 16, 20, 2, 30.0
 BEFORE, CLAIMED = 2000, 400
 """Clips before a new one, and how many of them may be left when the daemon comes to what is behind."""
 SWAP_CLIPS, SWAP_PAUSE_S = 120, 0.05
-ENV = {"OMP_NUM_THREADS": "1"}
+ENV = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 ALONE = """
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.load import load_transcriber
@@ -90,7 +91,7 @@ async def starts(bench: Bench, settings: str) -> None:
     code = ALONE.format(model=str(BASE_MODEL))
     for _ in range(STARTS):
         began = time.monotonic()
-        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=True)
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], env=os.environ | ENV, check=True)
         alone.append(time.monotonic() - began)
         began = time.monotonic()
         async with running_daemon(bench.stack, bench.folder, settings, ENV):
