@@ -19,6 +19,7 @@ SETS = {
     "windows": ("windows.py",),
     "training": ("training.py",),
     "latency": ("latency.py",),
+    "pipeline": ("pipeline.py",),
 }
 """Name -> script and arguments."""
 

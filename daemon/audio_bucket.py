@@ -21,6 +21,8 @@ from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 
 _CHUNK_BYTES = 1 << 18
 _MAX_ERROR_BYTES = 1 << 13
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=60.0)
+"""Whoever reads bounds how much at a time; a slow batch on the device must not cost the next one a handshake a file."""
 
 
 class BucketAudio:
@@ -61,7 +63,7 @@ class BucketAudio:
         self._spool = spool
         self._own = client is None
         self._client = client or httpx.AsyncClient(
-            verify=trusted(), timeout=httpx.Timeout(20.0, connect=5.0), follow_redirects=False
+            verify=trusted(), timeout=httpx.Timeout(20.0, connect=5.0), limits=_LIMITS, follow_redirects=False
         )
         self._deadline_s = deadline_s
 

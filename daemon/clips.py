@@ -20,7 +20,7 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 6
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 
@@ -102,6 +102,17 @@ class ClipStore:
                 "p_runs": list(runs) if runs is not None else None,
             },
             lambda rows: [_claim(row) for row in rows],
+        )
+
+    async def claim_newest(self, version: int, limit: int, lease_s: float) -> tuple[int | None, list[Claim]]:
+        """Claim up to `limit` clips that were never drafted, of the newest few: of a long queue they are the end.
+
+        Returns the number of the live version with them. Nothing is claimed unless that is `version`.
+        """
+        return await self._database.call(
+            "ambara_claim_newest",
+            {"p_worker": self.worker, "p_version": version, "p_limit": limit, "p_lease_s": lease_s},
+            lambda a: (a["live"], [_claim(row) for row in a["clips"]]),
         )
 
     async def submit(self, version: int, drafts: Sequence[Drafted]) -> dict[str, Outcome]:

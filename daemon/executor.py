@@ -148,22 +148,31 @@ class Executor:
         async with self._turns:
             if self._loaded() != command.version:
                 return ClipsDrafted()  # the model changed while this waited: the same questions again
-            self._advance()
+            before, began = self.total, time.monotonic()
+            self._advance(before)
             try:
                 request = Request(command.version, batches=command.batches)
-                tally = await self._pipeline.turn(request, lambda _: self._advance())
+                tally = await self._pipeline.turn(request, lambda so_far: self._advance(before + so_far))
             finally:
                 self._advanced = None
-        self.total += tally
+            seconds = time.monotonic() - began
         if not tally.written:
             # Something was ready and nothing was written: an editor holds the row, or another worker was quicker.
             # Asking again at once would be a busy loop.
             await asyncio.sleep(IDLE_PAUSE_S)
         if tally != Tally():
-            log.info("drafted", written=tally.written, dropped=tally.dropped, failed=tally.failed)
+            log.info(
+                "drafted",
+                written=tally.written,
+                dropped=tally.dropped,
+                failed=tally.failed,
+                seconds=round(seconds, 3),
+                device_s=round(tally.device_s, 3),
+            )
         return ClipsDrafted()
 
-    def _advance(self) -> None:
+    def _advance(self, total: Tally) -> None:
+        self.total = total
         self._advanced = time.monotonic()
 
     def _pause(self, lane: Lane) -> float:

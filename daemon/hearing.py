@@ -7,7 +7,7 @@ import structlog
 from daemon.asr.chunking import cut
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.loading import TOLERANCE, Batch
-from daemon.ports import Drafted, Ears, Failed, Retry
+from daemon.ports import Drafted, Ears, Failed, Heard, Retry
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,7 @@ def pieces_of(wave: Waveform, batch_seconds: float) -> list[Waveform]:
     return cut(wave, round(TOLERANCE * batch_seconds * SAMPLE_RATE), PAUSE_WITHIN_S * SAMPLE_RATE)
 
 
-async def hear(ears: Ears, batch: Batch) -> tuple[list[Drafted], list[Failed]]:
+async def hear(ears: Ears, batch: Batch) -> Heard:
     """Transcribe a batch, and one by one when the batch fails: one bad clip must not take others with it.
 
     Raises the device's own error when it fails on anything.

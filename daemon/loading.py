@@ -65,12 +65,13 @@ class Loader:
         self._lengths = lengths
         self._waiting: dict[str, Claim] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
-    def add(self, claims: Iterable[Claim]) -> None:
-        """Let these wait behind the others."""
-        self._waiting |= {claim.clip_id: claim for claim in claims}
+    def add(self, claims: Iterable[Claim], *, first: bool = False) -> None:
+        """Let these wait behind the others, or before them."""
+        more = {claim.clip_id: claim for claim in claims}
+        self._waiting = more | self._waiting if first else self._waiting | more
 
     @property
     def has_short(self) -> bool:

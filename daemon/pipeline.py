@@ -17,6 +17,7 @@ from daemon.errors import AmbaraError, first_error
 from daemon.loading import AudioAwayError, Loader, ReadAudio
 from daemon.ports import Claim, Ears, PipelineSettings, Request, Tally
 from daemon.turn import GIVE_BACK_S, Turn
+from daemon.writing import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -60,17 +61,18 @@ class Pipeline:
 
     async def _turn(self, request: Request, progress: Callable[[Tally], None] | None) -> Tally:
         waiting = Loader(self._read, self._settings, self._lengths)
-        turn = Turn(self._store, waiting, self._ears, self._settings, request, self._lengths)
+        writer = Writer(self._store, request, self._lengths, progress)
+        turn = Turn(self._store, waiting, self._ears, self._settings, request, writer)
         try:
-            return await turn.run(progress)
+            return await turn.run()
         except* AmbaraError as group:
             raise first_error(group) from None
         finally:
-            if turn.refused:  # one line for all of them, with one of them: a broken run directory would flood the log
-                log.info("clips not drafted", reasons=dict(turn.refused), clip=turn.such_as)
-            self._owed |= turn.held
+            if writer.refused:  # one line for all of them, with one of them: a broken run directory would flood the log
+                log.info("clips not drafted", reasons=dict(writer.refused), clip=writer.such_as)
+            self._owed |= writer.held
             self._unsure |= turn.unsure
-            if not turn.waiting:
+            if not waiting:
                 self._lengths.clear()
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -56,6 +56,10 @@ class Failed:
     """One sentence for a person."""
 
 
+Heard = tuple[list[Drafted], list[Failed]]
+"""What became of a batch on the device."""
+
+
 class Outcome(StrEnum):
     """What became of a submitted draft."""
 
@@ -83,10 +87,17 @@ class Tally:
     written: int = 0
     dropped: int = 0
     failed: int = 0
+    device_s: float = field(default=0.0, compare=False)
+    """Seconds that it took on the device."""
 
     def __add__(self, other: Tally) -> Tally:
         """Both stretches together."""
-        return Tally(self.written + other.written, self.dropped + other.dropped, self.failed + other.failed)
+        return Tally(
+            self.written + other.written,
+            self.dropped + other.dropped,
+            self.failed + other.failed,
+            self.device_s + other.device_s,
+        )
 
 
 class Ears(Protocol):
@@ -107,9 +118,10 @@ class PipelineSettings:
     batch_seconds: float = 240.0
     """Padded seconds of audio in one batch."""
     claim_clips: int = 64
-    """Claimed at once: the choice from which batches of similar length are formed."""
+    """Claimed at once, and several times as many in a backlog: the choice from which batches of similar length are
+    formed."""
     lease_s: float = 20.0
-    fetches: int = 8
+    fetches: int = 16
     """Clips whose audio is read at the same time."""
 
 

@@ -67,10 +67,10 @@ class DraftingSettings(Section):
     batch_clips: Annotated[int, Field(ge=1, le=512)] = 16
     batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] = 240.0
     claim_clips: Annotated[int, Field(ge=1, le=1000)] = 64
-    batches_per_turn: Annotated[int, Field(ge=1, le=1000)] = 8
+    batches_per_turn: Annotated[int, Field(ge=1, le=1000)] = 64
     lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 20.0
     sweep_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30.0
-    fetches: Annotated[int, Field(ge=1, le=64)] = 8
+    fetches: Annotated[int, Field(ge=1, le=64)] = 16
 
     @model_validator(mode="after")
     def _a_claim_fills_a_batch(self) -> Self:

@@ -17,6 +17,9 @@ __all__ = ["TIMEOUT", "AsyncClient", "client_for", "connect", "http_client"]
 
 TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 """Seconds. A statement of the daemon takes milliseconds; what takes longer than this has lost its answer."""
+KEPT_S = 20.0
+"""Seconds that an idle connection is kept: longer than the pause between two beats, so that a clip that comes after
+hours finds one open, and shorter than what stands between is known to forget connections after."""
 
 
 def http_client(connections: int = 16) -> httpx.AsyncClient:
@@ -25,7 +28,7 @@ def http_client(connections: int = 16) -> httpx.AsyncClient:
 
     Raises `ConfigurationError` where the authorities that the environment names cannot be read.
     """
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEPT_S)
     return httpx.AsyncClient(
         verify=trusted(),
         follow_redirects=False,

@@ -1,18 +1,18 @@
 """One turn of drafting: claim, read, transcribe, submit, until nothing is ready or enough was done.
 
-While one batch is on the device, the audio of the next is fetched and decoded. A long clip goes after the short ones
-and piece by piece, and what has become ready meanwhile goes in between.
+Three things go on at once: the audio of the next batch is fetched and decoded, one batch is on the device, and what was
+heard before is written. So the device waits for the network only where that is the slower of the two. A long clip goes
+after the short ones and piece by piece, and what has become ready meanwhile goes in between.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-
-import structlog
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from daemon.asr.chunking import joined
 from daemon.asr.transcriber import Waveform
@@ -20,81 +20,126 @@ from daemon.clips import ClipStore
 from daemon.errors import AmbaraError, TemporaryError
 from daemon.hearing import hear, pieces_of
 from daemon.loading import Batch, Loader
-from daemon.ports import Claim, Drafted, Ears, Failed, Outcome, PipelineSettings, Request, Retry, Tally
+from daemon.ports import Claim, Drafted, Ears, Heard, PipelineSettings, Request, Tally
+from daemon.writing import Writer
 
-log = structlog.get_logger(__name__)
-
-BUSY_RETRIES = 5
-BUSY_PAUSE_S = 0.1
 GIVE_BACK_S = 3.0
+DECODED = 2
+"""Batches whose audio is held: the one on the device, and the next."""
+IN_A_BACKLOG = 4
+"""By this factor more is claimed while the queue is longer than a claim: the lengths in a batch differ less then."""
+LARGEST_CLAIM = 1000
+"""Rows that the Data API answers with at most."""
+LOOK_S = 0.25
+"""Seconds, at least, between two looks for clips that have just come."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Turn:
-    """A turn: its request, and the claims that it holds now."""
+    """A turn: its request, and what it has claimed and not yet read. What it holds, its writer knows."""
 
     store: ClipStore
     waiting: Loader
     ears: Ears
     settings: PipelineSettings
     request: Request
-    lengths: dict[str, float]
-    held: dict[str, Claim] = field(default_factory=dict)
+    writer: Writer
     unsure: bool = False
     """A claim was asked for and its answer has not come: it may have been carried out."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """Reason -> how many clips could not be drafted."""
-    such_as: str = ""
-    """One of them."""
+    full_claims: int = 0
+    """How many claims in a row brought as much as was asked for: there is more."""
+    owed: int = 0
+    """Batches that go before another look, because others were let in before them."""
+    look_at: float = 0.0
+    """When to look for the newest clips again, by the monotonic clock."""
 
-    async def run(self, progress: Callable[[Tally], None] | None) -> Tally:
-        batches: asyncio.Queue[Batch | Tally | None] = asyncio.Queue(maxsize=1)
-        total = Tally()
+    async def run(self) -> Tally:
+        """Draft. Returns what it came to."""
+        read: asyncio.Queue[list[Batch] | None] = asyncio.Queue()
+        decoded = asyncio.Semaphore(DECODED)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._produce(batches))
-            keeper = tasks.create_task(self._keep())
-            while (item := await batches.get()) is not None:
-                total += item if isinstance(item, Tally) else await self._draft(item)
-                del item  # it may be half an hour of audio
-                batches.task_done()
-                if progress:
-                    progress(total)
-            keeper.cancel()
-        return total
+            tasks.create_task(self._read(read, decoded))
+            for_ever = [tasks.create_task(self.writer.run()), tasks.create_task(self._keep())]
+            while (batches := await read.get()) is not None:
+                while batches:
+                    await self.writer.place()
+                    self.writer.put(await self._hear(batches.pop(0)))  # popped: it may be half an hour of audio
+                decoded.release()
+                read.task_done()
+            await self.writer.join()
+            for task in for_ever:
+                task.cancel()
+        return self.writer.total
 
-    async def _produce(self, out: asyncio.Queue[Batch | Tally | None]) -> None:
+    async def _read(self, out: asyncio.Queue[list[Batch] | None], decoded: asyncio.Semaphore) -> None:
         """Claim, and read the audio of one batch after the other."""
-        r = self.request
-        planned = 0
-        while r.batches is None or planned < r.batches:
-            claims = await self._claim()
-            if not claims and not (self.waiting and r.manual):
-                break  # nothing came while a long clip was drafted, or another version is live: the turn is over
-            self.waiting.add(claims)
-            planned += await self._read_on(out)
-        await out.put(None)
-
-    async def _read_on(self, out: asyncio.Queue[Batch | Tally | None]) -> int:
-        """Read what is waiting, up to the end of a long clip. Returns how many batches that were."""
-        planned = 0
-        while self.waiting:
+        batches = self.request.batches
+        planned, after_long = 0, False
+        while True:
+            await decoded.acquire()
+            if not await self._refill(may_claim=batches is None or planned < batches, after_long=after_long):
+                break
             loaded = await self.waiting.load()
             planned += 1
             away = loaded.away
-            await out.put(await self._note(loaded.failures))
+            await self.writer.note(loaded.failures)
             if away:
                 raise away
-            while loaded.batches:
-                await out.put(loaded.batches.pop(0))
-            if loaded.is_long:
+            out.put_nowait(loaded.batches)
+            if after_long := loaded.is_long:
                 await out.join()  # meanwhile nobody reads but `_let_in`; the next long one goes after a new claim
-                break
-        return planned
+        out.put_nowait(None)
 
-    async def _claim(self) -> list[Claim]:
-        """Claim. A cancellation waits for the answer: only what is known to be held can be given back."""
+    async def _refill(self, *, may_claim: bool, after_long: bool) -> bool:
+        """Claim if it is time to. Returns whether there is something to read."""
+        if self.waiting and not after_long and not await self._look():
+            return False
+        if not may_claim:
+            return bool(self.waiting) and not after_long
+        soon = self.full_claims and len(self.waiting) <= self._reach() // 2
+        if (soon or after_long or not self.waiting) and not await self._claim() and after_long:
+            return bool(self.waiting) and self.request.manual  # nothing came meanwhile: the turn is over
+        return bool(self.waiting)
+
+    async def _look(self) -> bool:
+        """Let clips that have just come go first, however long the queue. Returns whether the version is still live.
+
+        They are at most a quarter of a batch, and whoever was next goes before any more: a stream of them keeps nobody
+        waiting. Where a second claim may bring all there is, that comes first: the end of a short queue is no news.
+        """
         r, s = self.request, self.settings
-        asking = self.store.claim(r.version, s.claim_clips, s.lease_s, manual=r.manual, runs=r.runs)
+        now = time.monotonic()
+        if self.owed:
+            self.owed -= 1
+            return True
+        if r.manual or r.runs is not None or self.full_claims == 1 or now < self.look_at:
+            return True
+        self.look_at = now + LOOK_S
+        asking = self.store.claim_newest(r.version, max(1, s.batch_clips // 4), s.lease_s)
+        live, newest = await self._claiming(asking, lambda answer: answer[1])
+        self.waiting.add(newest, first=True)
+        self.owed = len(newest)
+        return live == r.version
+
+    async def _claim(self) -> bool:
+        """Claim, and let it wait behind the others. Returns whether anything came."""
+        r, s = self.request, self.settings
+        limit = max(s.batch_clips, self._reach() - len(self.waiting))
+        asking = self.store.claim(r.version, limit, s.lease_s, manual=r.manual, runs=r.runs)
+        claims = await self._claiming(asking, lambda answer: answer)
+        self.full_claims = self.full_claims + 1 if len(claims) == limit else 0
+        self.waiting.add(claims)
+        return bool(claims)
+
+    def _reach(self) -> int:
+        """How many clips to have claimed and not yet read."""
+        some = self.settings.claim_clips
+        return min(LARGEST_CLAIM, IN_A_BACKLOG * some) if self.full_claims else some
+
+    async def _claiming(self, asking: Coroutine[Any, Any, T], claims: Callable[[T], list[Claim]]) -> T:
+        """Claim. A cancellation waits for the answer: only what is known to be held can be given back."""
         claiming = asyncio.get_running_loop().create_task(asking)
         before, self.unsure = self.unsure, True
         try:
@@ -102,103 +147,56 @@ class Turn:
         finally:
             with suppress(AmbaraError, TimeoutError):
                 async with asyncio.timeout(GIVE_BACK_S):
-                    self.held |= {claim.clip_id: claim for claim in await claiming}
+                    self.writer.held |= {claim.clip_id: claim for claim in claims(await claiming)}
                     self.unsure = before
         return claiming.result()
 
-    async def _draft(self, batch: Batch) -> Tally:
+    async def _hear(self, batch: Batch) -> Heard:
         if len(batch) == 1 and len(pieces := pieces_of(batch[0][1], self.settings.batch_seconds)) > 1:
-            return await self._draft_long(batch[0][0], pieces)
-        drafted, failures = await hear(self.ears, batch)
-        return await self._submit(drafted) + await self._note(failures)
+            return await self._hear_long(batch[0][0], pieces)
+        return await self._on_device(batch)
 
-    async def _draft_long(self, claim: Claim, pieces: Sequence[Waveform]) -> Tally:
-        """Draft piece by piece, and between two what has become ready. The model stays the same as long as the turn."""
+    async def _hear_long(self, claim: Claim, pieces: Sequence[Waveform]) -> Heard:
+        """Hear piece by piece, and between two what has become ready. The model stays the same as long as the turn."""
         heard: list[Drafted] = []
-        others = Tally()
         for number, piece in enumerate(pieces):
             if number and not self.request.manual:
-                came: Tally | None = Tally()
+                same = True
                 with suppress(TemporaryError):  # the database is away: no reason to begin this clip anew
-                    came = await self._let_in()
-                if came is None:
-                    return others  # the claim is given back with the turn, for whose end the other model waits
-                others += came
-            drafted, failures = await hear(self.ears, [(claim, piece)])
+                    same = await self._let_in()
+                if not same:
+                    return [], []  # the claim is given back with the turn, for whose end the other model waits
+            drafted, failures = await self._on_device([(claim, piece)])
             if failures:
-                return others + await self._note(failures)
+                return [], failures
             heard += drafted
-        return others + await self._submit([Drafted(claim, joined([one.draft for one in heard]))])
+        return [Drafted(claim, joined([one.draft for one in heard]))], []
 
-    async def _let_in(self) -> Tally | None:
-        """Draft what is short and has become ready. None if another version is live."""
+    async def _let_in(self) -> bool:
+        """Draft what is short and has become ready. Returns whether the version is still live."""
         live, ready = await self.store.snapshot()
         if live != self.request.version:
-            return None
+            return False
         if ready:
-            self.waiting.add(await self._claim())
-        tally = Tally()
+            await self._claim()
         while self.waiting.has_short:
             loaded = await self.waiting.load()
-            tally += await self._note(loaded.failures)
+            await self.writer.note(loaded.failures)
             while loaded.batches:
-                tally += await self._draft(loaded.batches.pop(0))
-        return tally
+                await self.writer.settle(*await self._on_device(loaded.batches.pop(0)))
+        return True
 
-    async def _submit(self, drafted: Sequence[Drafted]) -> Tally:
-        pending = list(drafted)
-        tally = Tally()
-        for attempt in range(BUSY_RETRIES + 1):
-            if not pending:
-                break
-            if attempt:
-                await asyncio.sleep(BUSY_PAUSE_S * attempt)
-            try:
-                outcomes = await self.store.submit(self.request.version, pending)
-            except TemporaryError as error:
-                if error.reason != "database-error":
-                    raise
-                return tally + await self._submit_apart(pending, error)
-            settled = [d for d in pending if outcomes[d.claim.clip_id] is not Outcome.BUSY]
-            for d in settled:
-                log.debug("clip drafted", clip=d.claim.clip_id, outcome=outcomes[d.claim.clip_id].value)
-            written = sum(outcomes[d.claim.clip_id] is Outcome.WRITTEN for d in settled)
-            tally += Tally(written=written, dropped=len(settled) - written)
-            self._forget(d.claim for d in settled)
-            pending = [d for d in pending if outcomes[d.claim.clip_id] is Outcome.BUSY]
-        if pending:  # somebody holds the row for long: the clip is asked for again later
-            await self.store.release([d.claim.clip_id for d in pending])
-            self._forget(d.claim for d in pending)
-        return tally + Tally(dropped=len(pending))
-
-    async def _submit_apart(self, drafted: Sequence[Drafted], error: TemporaryError) -> Tally:
-        """The database refused a batch: write what it takes, and note the one that it does not."""
-        if len(drafted) == 1:
-            return await self._note([Failed(drafted[0].claim, Retry.LATER, error.reason, str(error))])
-        tally = Tally()
-        for one in drafted:
-            tally += await self._submit([one])
-        return tally
-
-    async def _note(self, failures: Sequence[Failed]) -> Tally:
-        if failures:
-            self.refused.update(failure.reason for failure in failures)
-            self.such_as = failures[-1].claim.clip_id
-            for f in failures:
-                log.debug("clip not drafted", clip=f.claim.clip_id, attempt=f.claim.attempts + 1, reason=f.reason)
-            await self.store.fail(failures, manual=self.request.manual)
-            self._forget(f.claim for f in failures)
-        return Tally(failed=len(failures))
+    async def _on_device(self, batch: Batch) -> Heard:
+        began = time.monotonic()
+        try:
+            return await hear(self.ears, batch)
+        finally:
+            self.writer.total += Tally(device_s=time.monotonic() - began)
 
     async def _keep(self) -> None:
         """Renew what is held while the work takes its time."""
         while True:
             await asyncio.sleep(self.settings.lease_s / 3)
-            if self.held:
+            if self.writer.held:
                 with suppress(TemporaryError):
-                    await self.store.renew(list(self.held), self.settings.lease_s)
-
-    def _forget(self, claims: Iterable[Claim]) -> None:
-        for claim in claims:
-            self.held.pop(claim.clip_id, None)
-            self.lengths.pop(claim.clip_id, None)
+                    await self.store.renew(list(self.writer.held), self.settings.lease_s)

@@ -28,7 +28,7 @@ from daemon.pipeline import Pipeline
 from daemon.pulse import Pulse
 from handlers.commands import Lane
 from handlers.drafting import why_not_draft
-from handlers.events import SweepDue
+from handlers.events import ClipsChanged, Event, SweepDue
 from handlers.snapshot import Snapshot
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ class Parts:
                 worker=store.worker,
                 canary_s=settings.realtime.canary_seconds,
             )
-            self.feed = Feed(feed, self.ring, self._canary)
+            self.feed = Feed(feed, self._rung, self._canary)
 
     def take_up(self, settings: Settings) -> tuple[list[str], list[str]]:
         """Decide by these settings from now on. Returns what `changed` says of them."""
@@ -97,6 +97,11 @@ class Parts:
         self.dispatcher.policy = policy_of(settings)
         self.ring(SweepDue())
         return told
+
+    def _rung(self, event: Event) -> None:
+        """Somebody changed a clip: mostly a turn of drafting itself, which ends with the same question anyway."""
+        if event != ClipsChanged() or Lane.DRAFT not in self._executor.busy:
+            self.ring(event)
 
     @property
     def training(self) -> bool:

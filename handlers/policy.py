@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 class DraftingPolicy:
     """How long drafting goes on before the questions are asked again."""
 
-    batches_per_turn: int = 8
+    batches_per_turn: int = 64
+    """The device stands still for a moment between two turns. A turn ends early when another version goes live."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ async def test_a_turn_that_does_not_get_on_is_overdue(monkeypatch: pytest.Monkey
         turns.batch.set()
         await until(lambda: turns.batches > 3, "some batches", pause_s=0.01)
         assert executor.overdue_s() == 0
+        assert executor.total == Tally(written=1), "what was written is counted while the turn lasts"
         turns.batch.clear()
         await until(lambda: executor.overdue_s() > 0, "stuck between two batches", pause_s=0.01)
         turns.end.set()

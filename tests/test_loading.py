@@ -105,6 +105,16 @@ def test_one_whose_row_lies_takes_no_place_from_the_others_and_is_known_next_tim
         assert (lengths, shelf.reads) == ({"liar": 190.0}, reads)
 
 
+def test_what_is_to_go_first_does() -> None:
+    """With those of its own length from behind, where there are any."""
+    shelf = Shelf({"a": 25.0, "b": 3.0, "c": 25.0, "d": 25.0, "new": 3.0})
+    loader = Loader(shelf.read, SETTINGS, {})
+    loader.add(claim(name, shelf.real_s[name]) for name in "abcd")
+    loader.add([claim("new", 3.0)], first=True)
+    assert len(loader) == 5
+    assert heard(drained(loader)) == [["new", "b"], ["a", "c"], ["d"]]
+
+
 def test_what_is_longer_than_told_and_still_fits_is_heard_apart_from_the_short_ones() -> None:
     loads, shelf = played([(2.0, 2.0), (2.0, 40.0), (2.0, 2.0)])
     assert heard(loads) == [["0", "2"], ["1"]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from supabase import AsyncClient
 from witness import Database, claimed, clip_rows, drafted_by_machine, insert_clips, scalar, until
 
+import daemon.turn
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Waveform
 from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
 from daemon.clips import ClipStore
@@ -22,7 +25,7 @@ from daemon.local.sockets import free_port
 from daemon.local.speech import noise, wav_bytes
 from daemon.local.stack import LocalStack
 from daemon.pipeline import Pipeline
-from daemon.ports import PipelineSettings, Request, Tally
+from daemon.ports import Claim, PipelineSettings, Request, Tally
 
 RUN = "00000000-0000-4000-8000-000000000001"
 OTHER_RUN = "00000000-0000-4000-8000-000000000002"
@@ -153,6 +156,221 @@ async def test_the_next_batch_is_read_while_this_one_is_on_the_device(
 
     ears.before = before
     assert await Pipeline(store, read, ears, SETTINGS).turn(Request(version)) == Tally(written=CLIPS)
+
+
+SUBMITTING = "select count(*) from pg_stat_activity where state = 'active' and query ~ 'ambara_submit' "
+SUBMITTING += "and pid <> pg_backend_pid()"
+
+
+@pytest.fixture
+def holder(clean_stack: Any) -> Iterator[psycopg.Connection[Any]]:
+    """Holds every submission up, until it is rolled back."""
+    with psycopg.connect(clean_stack.db_url) as holder:
+        holder.execute("lock table drafts in share mode")
+        yield holder
+        holder.rollback()
+
+
+async def test_drafts_are_written_while_the_next_batches_are_on_the_device(
+    pipeline: Pipeline,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    db: Database,
+    holder: psycopg.Connection[Any],
+) -> None:
+    """The third batch is not answered before the first was seen on its way to the database."""
+
+    async def before(numbers: list[int]) -> None:
+        if 8 in numbers:
+            await until(lambda: scalar(db, SUBMITTING), "a submission under way")
+            holder.rollback()
+
+    ears.before = before
+    async with asyncio.timeout(GUARD_S):
+        assert await pipeline.turn(Request(version)) == Tally(written=CLIPS)
+
+
+async def test_no_more_than_two_batches_wait_to_be_written_beside_the_one_on_the_device(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    holder: psycopg.Connection[Any],
+) -> None:
+    pipeline = Pipeline(store, reader.read, ears, PipelineSettings(batch_clips=2, claim_clips=CLIPS))
+    async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(pipeline.turn(Request(version)))
+        await until(lambda: len(ears.batches) >= 3, "three batches heard")
+        await asyncio.sleep(0.3)  # whoever would go on has gone on
+        assert len(ears.batches) == 3
+        holder.rollback()
+    assert turn.result() == Tally(written=CLIPS)
+
+
+async def test_a_submission_that_fails_ends_the_turn_whatever_is_on_the_device(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database, refuse: Callable[[str], None]
+) -> None:
+    """What was written before stays, and nothing is held."""
+    refuse("57P01")
+
+    async def before(numbers: list[int]) -> None:
+        if 8 in numbers:
+            await asyncio.Event().wait()
+
+    ears.before = before
+    async with asyncio.timeout(GUARD_S):
+        with pytest.raises(TemporaryError) as caught:
+            await pipeline.turn(Request(version))
+    assert caught.value.reason == "database-away"
+    assert (reasons(db), claimed(db)) == ({}, 0)
+    assert drafted_by_machine(db).keys() == set(clips[:4])
+
+
+async def test_a_turn_that_is_cancelled_while_it_writes_holds_nothing(
+    pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database, holder: psycopg.Connection[Any]
+) -> None:
+    """Whether the statement that was on its way is carried out or not."""
+    async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(pipeline.turn(Request(version)))
+        await until(lambda: scalar(db, SUBMITTING) and len(ears.batches) == 3, "a submission, and all heard")
+        turn.cancel()
+        await asyncio.sleep(0.1)  # the cancellation has arrived everywhere
+        holder.rollback()
+    await until(lambda: not scalar(db, SUBMITTING), "nothing on its way")
+    assert claimed(db) == 0
+    assert drafted_by_machine(db).keys() <= set(clips[:4])
+
+
+async def test_no_more_audio_is_held_than_two_batches(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str]
+) -> None:
+    """The one on the device, and the next: the reader stops there, and what was heard is let go of at once."""
+    held: set[str] = set()
+    most = 0
+
+    async def read(run_id: str, file_name: str) -> Waveform:
+        nonlocal most
+        wave = await reader.read(run_id, file_name)
+        held.add(file_name)
+        most = max(most, len(held))
+        weakref.finalize(wave, held.discard, file_name)
+        return wave
+
+    async def before(numbers: list[int]) -> None:
+        if 0 in numbers:
+            await until(lambda: len(held) >= 8, "the next batch read")
+            await asyncio.sleep(0.3)  # whoever would go on has gone on
+
+    ears.before = before
+    assert await Pipeline(store, read, ears, SETTINGS).turn(Request(version)) == Tally(written=CLIPS)
+    assert most == 8
+
+
+class Asked(ClipStore):
+    """Remembers how many clips were asked for."""
+
+    limits: list[int]
+
+    async def claim(self, version: int, limit: int, lease_s: float, **more: Any) -> list[Claim]:
+        self.limits.append(limit)
+        return await super().claim(version, limit, lease_s, **more)
+
+
+async def test_more_is_claimed_in_a_backlog_and_before_all_is_read(
+    supabase_client: AsyncClient, reader: AudioReader, ears: Ears, version: int, clips: list[str]
+) -> None:
+    store = Asked(supabase_client, "mine")
+    store.limits = []
+    settings = PipelineSettings(batch_clips=2, claim_clips=4)
+    assert await Pipeline(store, reader.read, ears, settings).turn(Request(version)) == Tally(written=CLIPS)
+    assert store.limits == [4, 14, 4], "a few; up to four times as many, because those did not empty the queue; the end"
+
+
+NEW = 100
+"""The number of a clip that comes later."""
+
+
+@pytest.fixture
+def at_each_batch(monkeypatch: pytest.MonkeyPatch) -> PipelineSettings:
+    """Look for the newest at each batch; so many are claimed at first that nothing else finds them."""
+    monkeypatch.setattr(daemon.turn, "LOOK_S", 0.0)
+    return PipelineSettings(batch_clips=2, claim_clips=100)
+
+
+async def test_a_clip_that_comes_while_many_wait_goes_before_them(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    run: Path,
+    db: Database,
+    at_each_batch: PipelineSettings,
+) -> None:
+    """Behind the batch that is on the device and the one that is read, though it is the youngest of all."""
+    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+
+    async def before(numbers: list[int]) -> None:
+        if 0 in numbers:
+            insert_clips(db, RUN, [name(NEW)])
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, at_each_batch).turn(Request(version))
+    assert tally == Tally(written=CLIPS + 1)
+    assert [NEW in batch for batch in ears.batches].index(True) <= 2
+    assert [number for batch in ears.batches for number in batch if number != NEW] == list(range(CLIPS))
+
+
+async def test_a_stream_of_new_clips_keeps_nobody_waiting(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    run: Path,
+    db: Database,
+    at_each_batch: PipelineSettings,
+) -> None:
+    """One comes with each batch, of a length like no other; every second batch is of those that were there."""
+    for i in range(NEW, NEW + 5):
+        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+    db.execute("update clips set duration_sec = 100")
+
+    async def before(numbers: list[int]) -> None:
+        if (new := NEW + len(ears.batches) - 1) < NEW + 5:
+            insert_clips(db, RUN, [name(new)])
+
+    ears.before = before
+    settings = replace(at_each_batch, batch_seconds=150)
+    tally = await Pipeline(store, reader.read, ears, settings).turn(Request(version))
+    assert tally == Tally(written=CLIPS + 5)
+    only_new = [min(batch) >= NEW for batch in ears.batches]
+    assert any(only_new)
+    assert not any(one and two for one, two in pairwise(only_new[:-1]))
+
+
+async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
+    store: ClipStore,
+    reader: AudioReader,
+    ears: Ears,
+    version: int,
+    clips: list[str],
+    db: Database,
+    at_each_batch: PipelineSettings,
+) -> None:
+    """What was read is drafted, and the rest is left to the other version."""
+
+    async def before(numbers: list[int]) -> None:
+        if 0 in numbers:
+            await store.register("better", "e" * 64, {}, go_live=True)
+
+    ears.before = before
+    tally = await Pipeline(store, reader.read, ears, at_each_batch).turn(Request(version, batches=99))
+    assert tally.written <= 4
+    assert len(drafted_by_machine(db)) == tally.written
+    assert claimed(db) == 0
 
 
 LONG = 350
@@ -355,6 +573,7 @@ async def test_a_turn_that_is_cancelled_gives_its_claims_back(
     async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
         turn = tasks.create_task(pipeline.turn(Request(version)))
         await busy.wait()
+        await until(lambda: len(drafted_by_machine(db)) == 4, "the batch before it written")
         assert claimed(db) > 0
         turn.cancel()
     assert claimed(db) == 0
@@ -448,7 +667,7 @@ async def test_a_row_that_an_editor_holds_for_long_is_given_back(
             holder.execute("select from clips where id = %s for update", [clips[2]])
 
         ears.before = before
-        assert await pipeline.turn(Request(version, batches=2)) == Tally(written=7, dropped=1)
+        assert await pipeline.turn(Request(version, batches=1)) == Tally(written=7, dropped=1)
         holder.rollback()
     assert claimed(db) == 0
     ears.before = None

@@ -125,6 +125,35 @@ async def test_what_was_never_drafted_comes_before_what_is_drafted_again(
     assert rest == ["clips/new-2.wav", *(f"clips/{i:02}.wav" for i in range(4, 20))]
 
 
+async def test_the_newest_can_be_claimed_before_a_long_queue(editor: Editor, store: ClipStore, version: int) -> None:
+    """The newest first, and only those that have never had a draft."""
+    for i in range(4):
+        await editor.sync_extraction([{"file_name": f"clips/{i}.wav", "priority": -i}])
+    live, newest = await store.claim_newest(version, 2, 60)
+    assert (live, [c.file_name for c in newest]) == (version, ["clips/3.wav", "clips/2.wav"])
+    assert [c.file_name for c in (await store.claim_newest(version, 9, 60))[1]] == ["clips/1.wav", "clips/0.wav"]
+    assert await store.claim_newest(version, 9, 60) == (version, [])
+    outcomes = await store.submit(version, [drafted(c) for c in newest])
+    assert set(outcomes.values()) == {Outcome.WRITTEN}
+    await store.release()
+    second, _ = await store.register("second", "e" * 64, {}, go_live=True)
+    assert await store.claim_newest(version, 9, 60) == (second, [])
+    assert [c.file_name for c in (await store.claim_newest(second, 9, 60))[1]] == ["clips/1.wav", "clips/0.wav"]
+
+
+async def test_the_newest_are_few_and_nobody_elses(editor: Editor, store: ClipStore, version: int) -> None:
+    """However many wait; and what may not be drafted is left alone there as well."""
+    await editor.sync_extraction([{"file_name": f"clips/{i:03}.wav"} for i in range(70)])
+    chapter = await editor.ingest_chapter("In the beginning")
+    await editor.insert_pieces(chapter, ["In the", "beginning"])
+    run = await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(2)])
+    typed, free = await editor.clips(run)
+    await editor.autosave(typed, "typi")
+    _, newest = await store.claim_newest(version, 1000, 60)
+    assert newest[0].clip_id == free["id"]
+    assert len(newest) == 64 - 3, "of the 64 newest pending ones, three belong to a chapter"
+
+
 TOUCHES: dict[str, Act] = {
     "saved": lambda e, c: e.save(c, "human"),
     "autosaved": lambda e, c: e.autosave(c, "hum"),

@@ -39,6 +39,7 @@ async def running_daemon(
     config = folder / "ambara.toml"
     config.write_text(f'[model]\nbase = "{base}"\nlanguage = "mg"\n{settings}', encoding="utf-8")
     address = folder / "notify.sock"
+    address.unlink(missing_ok=True)  # of the daemon before
     surroundings = {
         **os.environ,
         "SUPABASE_URL": stack.url,
