@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -158,6 +159,7 @@ async def burst(stack: LocalStack, db: Db, inserts: int, events_per_s: float) ->
     server = get_context("spawn").Process(target=serve, args=(stack.db_url, stack.jwt_secret, port, events_per_s))
     server.start()
     try:
+        await _until(lambda: listening(port))
         return await _burst(stack, db, inserts, f"http://127.0.0.1:{port}", psutil.Process(server.pid))
     finally:
         server.kill()
@@ -197,6 +199,12 @@ async def _burst(stack: LocalStack, db: Db, inserts: int, url: str, server: psut
             await asyncio.sleep(0.05)
         running.cancel()
     return Burst(before, most, _mb(me), server_before, _mb(server), int(heard), int(rings), feed.generation)
+
+
+def listening(port: int) -> bool:
+    """Whether somebody does."""
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _mb(process: psutil.Process) -> float:
