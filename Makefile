@@ -17,7 +17,7 @@ WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
 FAULT_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types contracts unit faults matrix systemd-test bench rounds install-service clean
+.PHONY: help setup demo test lint types contracts unit faults matrix systemd-test bench rounds scale install-service clean
 
 help: ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -70,6 +70,9 @@ install-service: ## As root: install this checkout as a systemd service, or upgr
 
 rounds: setup ## Measure what twenty rounds of learning leave behind: memory, files, disk. A quarter of an hour.
 	$(BIN)/python benchmarks/rounds.py $(if $(ROUNDS),--rounds $(ROUNDS))
+
+scale: setup ## Measure a database of a million clips, several workers on it, and a burst of inserts. Five minutes.
+	$(BIN)/python benchmarks/scale.py $(if $(CLIPS),--clips $(CLIPS))
 
 clean: ## Remove what the other targets made here.
 	rm -rf $(VENV) .ambara .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -23,6 +23,9 @@ from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 SCHEMA_VERSION = 6
 """What this code needs `ambara_schema_version()` to be, at least."""
 
+MENDED_CLIPS = 10_000
+"""Clips that one call of `mend_queue` takes in at most: about a second for the database."""
+
 
 class ClipStore:
     """The database as the daemon sees it, on behalf of one worker.
@@ -162,6 +165,10 @@ class ClipStore:
         """Give back claims: those named, or all of this worker's."""
         ids = list(clip_ids) if clip_ids is not None else None
         await self._database.call("ambara_release", {"p_worker": self.worker, "p_clips": ids}, int)
+
+    async def mend_queue(self) -> int:
+        """Have the queue take in clips that it has missed, for triggers can be switched off. Returns how many."""
+        return await self._database.call("ambara_mend_queue", {"p_limit": MENDED_CLIPS}, int)
 
     async def beat(self, state: Mapping[str, Any]) -> int:
         """Say what this daemon is doing. Returns the number of the beat, which Realtime brings back."""

@@ -143,6 +143,13 @@ class Parts:
         with suppress(AmbaraError):
             await self._canary()
 
+    async def mend(self) -> None:
+        """Find clips that the database's queue has missed. Until it answers again, there is the next time."""
+        with suppress(AmbaraError):
+            while found := await self._store.mend_queue():
+                log.warning("clips that the queue had missed", clips=found)
+                self.ring(SweepDue())
+
     async def _canary(self) -> int:
         total = self._executor.total
         state: dict[str, Any] = {

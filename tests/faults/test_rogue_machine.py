@@ -20,6 +20,7 @@ ROLE = "ambara_daemon"
 Database = psycopg.Connection[Any]
 OWN = (
     "public.ambara_daemons",
+    "public.draft_queue",
     "public.draft_state",
     "public.drafts",
     "public.model_versions",

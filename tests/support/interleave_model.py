@@ -160,6 +160,8 @@ class Queue(People):
         query = "select clip_id::text from ambara_wanting(%s, null, null)"
         wanted = {row[0] for row in self.db.execute(query, [self.number])}
         self.fault.holds("I1 what wants a draft", wanted ^ {i for i, clip in self.clips.items() if self.wanting(clip)})
+        queued = self.db.execute("select clip_id::text from ambara_next(%s, 1000)", [self.number]).fetchall()
+        self.fault.holds("I1 the queue offers it", [] if sorted(i for (i,) in queued) == sorted(wanted) else queued)
         self.fault.holds("I4 no late draft", audit.violations(self.db))
 
     def live_number(self) -> int:

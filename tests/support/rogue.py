@@ -152,8 +152,11 @@ def calls(db: Database, names: Iterable[str]) -> list[str]:
 
 
 def functions(db: Database) -> set[str]:
-    """The names of all functions of Ambara."""
-    query = "select proname from pg_proc where pronamespace = 'public'::regnamespace and proname like 'ambara\\_%'"
+    """The names of all functions of Ambara that can be called. A trigger's cannot, whoever tries."""
+    query = (
+        "select proname from pg_proc where pronamespace = 'public'::regnamespace and proname like 'ambara\\_%' "
+        "and prorettype <> 'trigger'::regtype"
+    )
     return {row[0] for row in db.execute(query.encode()).fetchall()}
 
 
