@@ -113,7 +113,7 @@ class TrainingSettings(Section):
     learning_rate: _Positive = 1e-5
     gradient_checkpointing: bool = False
     spec_augment: bool = True
-    windows: Literal["right-sized", "whole"] = "right-sized"
+    windows: Literal["whole", "right-sized"] = "whole"
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0
     arguments: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
     push_to_hub: str = ""

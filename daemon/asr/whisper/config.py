@@ -91,7 +91,7 @@ class TrainingSettings:
     """Less memory for a third more time."""
     spec_augment: bool = True
     """Hide stretches of the spectrogram while training."""
-    windows: Literal["right-sized", "whole"] = "right-sized"
+    windows: Literal["whole", "right-sized"] = "whole"
     """In windows as long as the clips, or in whole ones; the model is served as it was trained."""
     lora_rank: int = 0
     """Above 0, train that many ranks of low-rank matrices (peft) and merge them into the weights at the end."""
