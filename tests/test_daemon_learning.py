@@ -124,6 +124,7 @@ def names_what_it_is_about(daemon: DaemonProcess, run: int, base: int, better: i
     daemon.wait_for("drafted", version=better)
     lines = [json.loads(line) for line in daemon.output.splitlines() if line.startswith("{")]
     lines = [line for line in lines if line["logger"].startswith("daemon.")]
+    assert [line for line in lines if "worker" not in line] == []
     assert len({line["worker"] for line in lines}) == 1
     about = {line["event"]: line for line in lines}
     assert about["training begins"]["run"] == about["training finished"]["run"] == run
