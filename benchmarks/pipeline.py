@@ -18,12 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import psycopg
 from pipeline_bench import BUCKET, FOLDER, Bench, name, p50_p95
+from report import heading
 
 from daemon.local.resident import BASE_MODEL, running_daemon
 from daemon.local.speech import speak_corpus
@@ -202,8 +202,7 @@ def main() -> None:
     parser.add_argument("--behind", type=int, default=100_000)
     arguments = parser.parse_args()
     spoken = speak_corpus("A", SPOKEN, seed=78)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}\n")
+    print(f"{heading()}\n")
     with (
         tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder,
         LocalStack.start() as stack,

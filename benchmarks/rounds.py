@@ -14,19 +14,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
+from report import heading
 
 from daemon.local.resident import running_daemon
 from daemon.local.speech import Utterance, speak_corpus, wav_bytes
@@ -229,8 +228,7 @@ def main() -> int:
     rounds = max(3, arguments.parse_args().rounds)
     count = 2 * HELD_OUT + WAITING + rounds * NEW
     spoken = list({each.text: each for each in speak_corpus("B", 2 * count, seed=5)}.values())[:count]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    print(f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {rounds} rounds\n", flush=True)
+    print(f"{heading()}; {rounds} rounds\n", flush=True)
     with tempfile.TemporaryDirectory(prefix="ambara-rounds-") as folder, LocalStack.start() as stack:
         samples = asyncio.run(measure(stack, spoken, Path(folder), rounds))
     drift = samples[-1].rss - samples[1].rss

@@ -4,8 +4,8 @@
 
 Statements: the same in a database of 1,000 clips and in a large one beside it, in turn, each undone afterwards; on a
 plain day, when nothing is new, after another version went live, and far into the drafting that follows. Workers: the
-real pipeline and store over the Data API, with a stub for an engine. Exits with 1 when the large database was read from
-end to end by a statement that does not have to, or a clip was drafted twice or not at all.
+real pipeline and store over the Data API, with an engine of fixed cost. Exits with 1 when the large database was read
+from end to end by a statement that does not have to, or a clip was drafted twice or not at all.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 import psycopg
+import report
 import structlog
 from scale_rows import Db, database, generate
 from scale_statements import CROWDED, STATEMENTS, Statement, connected, medians, reads, undone
@@ -31,7 +29,7 @@ from daemon.local.stack import LocalStack
 
 SMALL = 1_000
 BATCH_S = 0.25
-"""A stub's time for a batch of 16."""
+"""What that engine takes for a batch of 16."""
 CLIPS_EACH = 640
 FURTHER = 150
 """Claims of 64, each submitted, between "another version is live" and "far into it"."""
@@ -207,8 +205,7 @@ def main() -> int:
     arguments.add_argument("--only", default="statements,workers,burst")
     options = arguments.parse_args()
     clips, only = max(10_000, options.clips), options.only.split(",")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    say(f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores")
+    say(report.heading())
     parts: dict[str, Callable[[LocalStack], list[str]]] = {
         "statements": lambda stack: compare(stack, clips),
         "workers": lambda stack: share(stack, min(50_000, clips)),

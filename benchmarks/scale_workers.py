@@ -37,7 +37,7 @@ SILENCE = np.zeros(SAMPLE_RATE, dtype=np.float32)
 
 @dataclass
 class Engine:
-    """A stub: each batch takes as long as the other, and nobody's processor."""
+    """Of fixed cost, so that the queue alone is measured: a batch takes its time, and nobody's processor."""
 
     batch_s: float
 
