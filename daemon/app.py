@@ -63,10 +63,10 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
     drafter = Drafter()
     async with AsyncExitStack() as stack:
         stack.callback(drafter.close)
+        worker = new_worker()
+        stack.enter_context(bound_contextvars(worker=worker))  # before all that logs: the pulse does, on a slow machine
         pulse = stack.enter_context(Pulse(notifier, drafter.overdue_s))  # before all that takes time, and after it
         http = await stack.enter_async_context(http_client())
-        worker = new_worker()
-        stack.enter_context(bound_contextvars(worker=worker))
         stack.callback(logs.settle, at_the_end=True)
         client = await client_for(settings.supabase, http)
         store = ClipStore(client, worker)

@@ -236,9 +236,17 @@ async def test_its_log_keeps_the_end_and_stays_small(bench: Bench) -> None:
     old = bench.log.with_name("train.log.old")
     assert old.exists()
     assert max(bench.log.stat().st_size, old.stat().st_size) < 2 * LOG_BYTES
-    assert (old.read_text() + bench.log.read_text()).endswith("the last words\n")
+    assert bench.log.read_text().endswith("the last words\n")
     assert isinstance(await bench.stub("print('another')"), ChildDone)
-    assert bench.log.read_text().endswith("the last words\nanother\n")
+    assert (old.read_text() + bench.log.read_text()).endswith("the last words\nanother\n")
+    assert bench.log.read_text().endswith("another\n")
+
+
+async def test_what_fills_its_log_is_still_found_in_it(bench: Bench) -> None:
+    for size in (LOG_BYTES - 1, LOG_BYTES, LOG_BYTES + 1):
+        body = f"sys.stderr.write('x' * {size - 11} + 'last words\\n')\nsys.stderr.flush()"
+        assert isinstance(await bench.stub(body), ChildDone)
+        assert bench.log.read_text().endswith("last words\n")
 
 
 async def test_a_log_that_cannot_be_written_stops_nobody(bench: Bench) -> None:

@@ -174,14 +174,15 @@ async def _keep(process: Process, log: Path) -> None:
 
 
 def _append(log: Path, chunk: bytes) -> None:
+    """Begin a new file before it is written to, not after: the last words always lie in `log`, however long."""
+    with suppress(FileNotFoundError):
+        if log.stat().st_size >= LOG_BYTES:
+            log.replace(log.with_name(f"{log.name}.old"))
     number = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(number, chunk)
-        full = os.fstat(number).st_size >= LOG_BYTES
     finally:
         os.close(number)
-    if full:
-        log.replace(log.with_name(f"{log.name}.old"))
 
 
 def _without_a_word(status: int | None, log: Path) -> ChildEnd:
