@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daemon.asr.whisper.engine import Spoken
+from daemon.asr.whisper.engine import SEED, Spoken
 
 _AUTO = {"cpu": "int8", "cuda": "float16"}
 """Device -> what ``dtype = "auto"`` stands for here."""
@@ -56,6 +56,7 @@ class CTranslate2Engine:
         # Nothing is kept: what lies on a disk for long has to be looked after, and this takes less than loading does.
         with TemporaryDirectory(prefix="ambara-") as folder:
             converted = Path(folder) / "model"
+            ctranslate2.set_random_seed(SEED)  # of the threads that a model begins: two alike draw the same
             _converter(model, tokenizer).convert(str(converted), quantization=dtype)
             self._model = ctranslate2.models.Whisper(
                 str(converted), device=device.type, compute_type=dtype, intra_threads=_threads(device)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from daemon.asr.whisper.engine import Spoken
+from daemon.asr.whisper.engine import SEED, Spoken
 from daemon.asr.whisper.windows import resizable
 
 
@@ -71,11 +71,14 @@ class _Recorder:
     """Last of the logits processors: notes each step's token and its log-probability.
 
     Keeping a number per window and step instead of `output_scores` saves gigabytes: the vocabulary has 51,865 entries.
-    Above temperature 0 it draws the token itself, and leaves `generate` no other choice.
+    Above temperature 0 it draws the token itself, and leaves `generate` no other choice: the one that is likeliest with
+    a Gumbel noise added (Maddison et al., https://arxiv.org/abs/1411.0030). The noise is the same in each call and for
+    each window, so that what a window is heard as does not hang on what else is in its batch.
     """
 
     def __init__(self, temperature: float) -> None:
         self._temperature = temperature
+        self._dice = torch.Generator().manual_seed(SEED)
         self._tokens: list[torch.Tensor] = []
         self._log_probabilities: list[torch.Tensor] = []
 
@@ -86,7 +89,8 @@ class _Recorder:
             self._log_probabilities.append(best.values - scores.logsumexp(-1))
             return scores
         log_probabilities = (scores.float() / self._temperature).log_softmax(-1)
-        drawn = torch.multinomial(log_probabilities.exp(), 1)
+        noise = torch.empty(scores.shape[-1]).exponential_(generator=self._dice).log_().neg_()
+        drawn = (log_probabilities + noise.to(scores.device)).argmax(-1, keepdim=True)
         self._tokens.append(drawn[:, 0])
         self._log_probabilities.append(log_probabilities.gather(1, drawn)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
