@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 BEAT_S = 15.0
 KEEPER_S = 1800.0
 """Seconds between two looks for what may be removed, and for what the queue has missed."""
-MEASURED_S = 60.0
+MEASURED_S = 30.0
 """Seconds between two looks for corrections whose edits are not counted yet."""
 CHECKPOINT_S = 90.0
 """Seconds that a trainer may take to write its checkpoint when the daemon stops."""
