@@ -82,23 +82,16 @@ def _in_the_way(rates: EditRates, snapshot: Snapshot, policy: Policy) -> str | N
 
 def told(rates: EditRates) -> str:
     """The figures, for a person."""
-    shares = (
-        "nobody has corrected one yet"
-        if sums is None
-        else f"{_rate(sums) * 100:.1f} % of words changed in {_count(sums.clips, 'clip')} of "
-        f"{_count(sums.recordings, 'recording')}"
-        for sums in (rates.now, rates.then)
-    )
-    figures = "drafts of version {}: {}; of version {} before it: {}".format(
-        *(part for pair in zip((rates.version, rates.before), shares, strict=True) for part in pair)
+    figures = (
+        f"drafts of version {rates.version}: {_share(rates.now)}; "
+        f"of version {rates.before} before it: {_share(rates.then)}"
     )
     found = change(rates)
     if found is None:
         return figures
-    verdict = (
-        "worse beyond chance" if found.worse else "better beyond chance" if found.better else "no clear difference"
-    )
-    return f"{verdict}: {figures}"
+    if found.worse or found.better:
+        return f"{'worse' if found.worse else 'better'} beyond chance: {figures}"
+    return f"no clear difference: {figures}"
 
 
 def _enough(sums: EditSums) -> bool:
@@ -107,6 +100,13 @@ def _enough(sums: EditSums) -> bool:
 
 def _rate(sums: EditSums) -> float:
     return sums.edits / sums.words if sums.words else 0.0
+
+
+def _share(sums: EditSums | None) -> str:
+    if sums is None:
+        return "nobody has corrected one yet"
+    clips, recordings = _count(sums.clips, "clip"), _count(sums.recordings, "recording")
+    return f"{_rate(sums) * 100:.1f} % of words changed in {clips} of {recordings}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from fault_plugin import (  # noqa: F401 - hooks and fixtures of pytest
     pytest_runtest_makereport,
     pytest_terminal_summary,
 )
+from scripted_editor import Editor
 from supabase import AsyncClient, acreate_client
 
 from daemon.local import origin
@@ -118,6 +120,17 @@ async def supabase_client(clean_stack: AnyStack) -> AsyncIterator[AsyncClient]:
     client = await acreate_client(clean_stack.url, clean_stack.service_role_key)
     yield client
     await client.realtime.close()
+
+
+@pytest.fixture
+async def editor(clean_stack: AnyStack, supabase_client: AsyncClient) -> AsyncIterator[Editor]:
+    """A person at the editor, beside the scripts."""
+    token = clean_stack.mint("authenticated", sub=str(uuid4()))
+    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
+    person.postgrest.auth(token)
+    person.storage.session.headers["Authorization"] = f"Bearer {token}"
+    yield Editor(person, supabase_client)
+    await person.realtime.close()
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from daemon_process import daemon_process
 from safetensors.torch import load_file, save_file
 from scripted_editor import Editor
-from supabase import AsyncClient, acreate_client
 from witness import Database, scalar, until
 
 from daemon.asr import families
@@ -40,13 +37,7 @@ def crippled(registry: Registry, number: int) -> str:
     return families.fingerprint("whisper", opened)
 
 
-@pytest.mark.usefixtures("clean_stack")
-async def test_it_goes_back_by_itself_once(
-    clean_stack: Any, supabase_client: AsyncClient, db: Database, tmp_path: Path
-) -> None:
-    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
-    person.postgrest.auth(clean_stack.mint("authenticated", sub=str(uuid.uuid4())))
-    editor = Editor(person, supabase_client)
+async def test_it_goes_back_by_itself_once(clean_stack: Any, editor: Editor, db: Database, tmp_path: Path) -> None:
     spoken = list({each.text: each for each in speak_corpus("A", 3 * CLIPS, seed=5)}.values())[: 2 * CLIPS]
     assert len(spoken) == 2 * CLIPS
     texts: dict[str, str] = {}
@@ -96,4 +87,3 @@ async def test_it_goes_back_by_itself_once(
         assert db.execute("select id, corrected_transcription, status from clips order by id").fetchall() == people
         assert daemon.stop() == 0
         assert len(daemon.said("rolled back")) == 1
-    await person.realtime.close()

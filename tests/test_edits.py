@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import pytest
 from corrections import add_corrected, add_run, fingerprint
 from scripted_editor import Editor
-from supabase import AsyncClient, acreate_client
+from supabase import AsyncClient
 from witness import clip_rows, scalar
 
 from daemon.asr.metrics import edits
@@ -34,14 +33,6 @@ def ledger(supabase_client: AsyncClient) -> Ledger:
 @pytest.fixture
 def store(supabase_client: AsyncClient) -> ClipStore:
     return ClipStore(supabase_client, "daemon")
-
-
-@pytest.fixture
-async def editor(clean_stack: Any, supabase_client: AsyncClient) -> AsyncIterator[Editor]:
-    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
-    person.postgrest.auth(clean_stack.mint("authenticated", sub=str(uuid.uuid4())))
-    yield Editor(person, supabase_client)
-    await person.realtime.close()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -12,7 +10,7 @@ import pytest
 from corrections import add_corrected, add_run, decide, fingerprint
 from postgrest.exceptions import APIError
 from scripted_editor import Editor
-from supabase import AsyncClient, acreate_client
+from supabase import AsyncClient
 from witness import scalar
 
 from daemon import migrate
@@ -28,17 +26,6 @@ Sql = psycopg.Connection[Any]
 @pytest.fixture
 def ledger(supabase_client: AsyncClient) -> Ledger:
     return Ledger(Database(supabase_client), "one")
-
-
-@pytest.fixture
-async def editor(clean_stack: Any, supabase_client: AsyncClient) -> AsyncIterator[Editor]:
-    """A person at the editor, beside the scripts."""
-    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
-    token = clean_stack.mint("authenticated", sub=str(uuid.uuid4()))
-    person.postgrest.auth(token)
-    person.storage.session.headers["Authorization"] = f"Bearer {token}"
-    yield Editor(person, supabase_client)
-    await person.realtime.close()
 
 
 async def begun(ledger: Ledger) -> TrainingRun:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
 import pytest
 from postgrest.exceptions import APIError
 from scripted_editor import Editor, Row
-from supabase import AsyncClient, acreate_client
+from supabase import AsyncClient
 
 from daemon.asr.transcriber import Draft
 from daemon.clips import ClipStore
@@ -20,17 +20,6 @@ from daemon.ports import Claim, Drafted, Failed, Outcome, Retry
 
 Database = psycopg.Connection[tuple[Any, ...]]
 Act = Callable[[Editor, Row], Awaitable[object]]
-
-
-@pytest.fixture
-async def editor(clean_stack: Any, supabase_client: AsyncClient) -> AsyncIterator[Editor]:
-    """A person at the editor, beside the scripts."""
-    token = clean_stack.mint("authenticated", sub=str(uuid.uuid4()))
-    person = await acreate_client(clean_stack.url, clean_stack.anon_key)
-    person.postgrest.auth(token)
-    person.storage.session.headers["Authorization"] = f"Bearer {token}"
-    yield Editor(person, supabase_client)
-    await person.realtime.close()
 
 
 @pytest.fixture

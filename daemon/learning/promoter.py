@@ -179,7 +179,7 @@ class Promoter:
         def hear() -> tuple[str, str] | None:
             evidence = registry.read_evidence(version.id)
             heard = {clip["clip_id"]: clip["candidate"] for clip in evidence["clips"]} if evidence else {}
-            # Words that were drawn, where the likeliest went astray, would be others today: those clips bear a flag.
+            # Words that were drawn, where the likeliest went astray, may be others today: those clips bear a flag.
             said = {clip: found["text"] for clip, found in heard.items() if not found["flags"]}
             data = registry.folder(version.id) / "data"
             clip = next((entry for entry in _held_out(data) if said.get(entry.clip_id)), None)
