@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,8 @@ def _listen(settings: StatusSettings) -> socket.socket | None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
     except OSError as error:
-        why = (error.strerror or "it cannot be had").lower()
+        number = error.errno or 0
+        why = (os.strerror(number) if number > 0 else error.strerror or "no such address").lower()
         log.warning(
             "no status page",
             error=f"{_shown(host)}:{port} cannot be served ({why}): set another port under [status], or 0 for any.",

@@ -87,9 +87,18 @@ class Questions:
 class Watch:
     """Remembers the last truth and reads another when somebody looks and it is time."""
 
-    def __init__(self, read: Callable[[], Awaitable[Truth]], tasks: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Truth]],
+        tasks: asyncio.TaskGroup,
+        *,
+        every_s: float = EVERY_S,
+        share: float = SHARE,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._read = read
         self._tasks = tasks
+        self._every_s, self._share, self._patience_s = every_s, share, patience_s
         self._truth: Truth | None = None
         self._trouble = ""
         self._reading: asyncio.Task[None] | None = None
@@ -101,7 +110,7 @@ class Watch:
         if self._reading is None and time.monotonic() >= self._due:
             self._reading = self._tasks.create_task(self._again(), name="status page")
         if self._reading is not None:
-            await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+            await asyncio.wait({self._reading}, timeout=self._patience_s)
         slow = "" if self._reading is None else "The database has not answered yet."
         return Look(self._truth, time.monotonic() - self._read_at, self._trouble or slow)
 
@@ -117,7 +126,7 @@ class Watch:
             log.exception("the status cannot be read")
         finally:
             took_s = time.monotonic() - began
-            self._due = time.monotonic() + max(EVERY_S, SHARE * took_s)
+            self._due = time.monotonic() + max(self._every_s, self._share * took_s)
             self._reading = None
 
 
