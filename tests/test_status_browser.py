@@ -12,7 +12,6 @@ import pytest
 import seen
 from browser import CHROMIUM, Tab, a_tab
 from test_status_page import Given
-from witness import until
 
 from daemon.learning.registry import Registry
 from daemon.local.sockets import free_port
@@ -86,10 +85,10 @@ async def test_it_keeps_itself_fresh_and_says_when_it_cannot(tmp_path: Path) -> 
         await tab.open(url)
         await tab.ask("document.querySelector('#wer summary').click()")
         given.show(seen.look(queue={"ready": 4711}, failures=[]))
-        await becomes(tab, "document.querySelector('main').innerText.includes('4,711 clips')")
+        await tab.becomes("document.querySelector('main').innerText.includes('4,711 clips')")
         assert await tab.ask("document.querySelector('#wer details').open"), "what was unfolded stays so"
         given.show(None)
-        await becomes(tab, "document.querySelector('.age').innerText.includes('does not answer')")
+        await tab.becomes("document.querySelector('.age').innerText.includes('does not answer')")
 
 
 async def test_by_keyboard_alone(tmp_path: Path) -> None:
@@ -99,26 +98,9 @@ async def test_by_keyboard_alone(tmp_path: Path) -> None:
         assert await tab.ask("document.activeElement.className") == "skip"
         assert await tab.ask("document.activeElement.getBoundingClientRect().left") >= 0, "it is seen"
         await tab.press("Enter", 13, "\r")
-        await becomes(tab, "document.activeElement.id == 'main'")
+        await tab.becomes("document.activeElement.id == 'main'")
         reached = set()
         for _ in range(40):
             await tab.press("Tab", 9)
             reached.add(await tab.ask("document.activeElement.tagName + (document.activeElement.pathname ?? '')"))
         assert {"SUMMARY", "A/versions/3"} <= reached
-
-
-async def becomes(tab: Tab, expression: str) -> None:
-    """Wait until something is true in the page."""
-    found: list[bool] = []
-
-    async def ask() -> None:
-        while not await tab.ask(expression):
-            await asyncio.sleep(0.05)
-        found.append(True)
-
-    async with asyncio.TaskGroup() as tasks:
-        asking = tasks.create_task(ask())
-        try:
-            await until(lambda: found, expression)
-        finally:
-            asking.cancel()

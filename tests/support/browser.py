@@ -8,13 +8,14 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from witness import until
+from witness import GUARD_S, until
 
 from daemon.local.process import Nursery
 
@@ -80,10 +81,18 @@ class Tab:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
 
-    async def picture(self, file: Path) -> None:
+    async def becomes(self, expression: str) -> None:
+        """Wait until something is true in the page."""
+        waiting = (
+            f"new Promise((done) => {{ const look = () => ({expression}) ? done() : setTimeout(look, 50); look(); }})"
+        )
+        async with asyncio.timeout(GUARD_S):
+            await self.ask(waiting)
+
+    async def picture(self) -> bytes:
         """All of the page as a PNG."""
         found = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(found["data"]))
+        return base64.b64decode(found["data"])
 
     def said(self, method: str) -> list[dict[str, Any]]:
         """What the page told by itself, of one kind."""
@@ -103,11 +112,8 @@ class Tab:
 @asynccontextmanager
 async def a_tab(folder: Path) -> AsyncIterator[Tab]:
     """A browser of its own with one empty page. `folder` takes its profile and its log."""
-    assert CHROMIUM
-    folder.mkdir(parents=True, exist_ok=True)
     nursery, profile = Nursery(), folder / "profile"
-    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
-    child = nursery.spawn(command, log=folder / "chromium.log", env=os.environ | {"HOME": str(folder)}, cwd=folder)
+    child = _start(nursery, folder, profile)
     try:
         told = profile / "DevToolsActivePort"
         await until(lambda: told.exists() and len(told.read_text().split()) == 2, "a browser")
@@ -126,3 +132,10 @@ async def a_tab(folder: Path) -> AsyncIterator[Tab]:
         child.kill()
         child.wait()
         nursery.close()
+
+
+def _start(nursery: Nursery, folder: Path, profile: Path) -> subprocess.Popen[bytes]:
+    assert CHROMIUM
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+    return nursery.spawn(command, log=folder / "chromium.log", env=os.environ | {"HOME": str(folder)}, cwd=folder)
