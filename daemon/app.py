@@ -39,6 +39,8 @@ log = structlog.get_logger(__name__)
 BEAT_S = 15.0
 KEEPER_S = 1800.0
 """Seconds between two looks for what may be removed, and for what the queue has missed."""
+MEASURED_S = 30.0
+"""Seconds between two looks for corrections whose edits are not counted yet."""
 CHECKPOINT_S = 90.0
 """Seconds that a trainer may take to write its checkpoint when the daemon stops."""
 GOODBYE_S = 5.0
@@ -158,6 +160,7 @@ async def _serve(
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
         clock.every(KEEPER_S, 0.2, parts.loop.keeper.turn, "keeper")
         tasks.create_task(parts.loop.keeper.turn(), name="keeper")
+        clock.every(MEASURED_S, 0.2, ledger.edits.turn, "edits")
         clock.every(KEEPER_S, 0.2, parts.mend, "queue")
         tasks.create_task(parts.mend(), name="queue")
         parts.ring(SweepDue())

@@ -14,7 +14,7 @@ from daemon.backoff import backoff
 from daemon.errors import AmbaraError
 from daemon.pipeline import Pipeline
 from daemon.ports import Request, Tally
-from handlers.commands import Command, Draft, Evaluate, Lane, Promote, Reject, Swap, Train
+from handlers.commands import Command, Draft, Evaluate, Lane, Promote, Reject, RollBack, Swap, Train
 from handlers.events import ClipsDrafted, Event, SweepDue
 
 log = structlog.get_logger(__name__)
@@ -47,6 +47,9 @@ class Promotes(Protocol):
 
     async def reject(self, command: Reject) -> Event | None:
         """Turn a candidate down."""
+
+    async def roll_back(self, command: RollBack) -> Event | None:
+        """Make live again what was live before."""
 
     async def swap(self, command: Swap) -> Event | None:
         """Take the live version into memory."""
@@ -104,7 +107,7 @@ class Executor:
         with bound_contextvars(**_of(command)):  # a task takes along what is bound where it is made
             self._tasks.create_task(self._carry_out(command), name=type(command).__name__)
 
-    def _effect(self, command: Command) -> Coroutine[Any, Any, Event | None]:
+    def _effect(self, command: Command) -> Coroutine[Any, Any, Event | None]:  # noqa: PLR0911 - one for each command
         match command:
             case Draft():
                 return self._draft(command)
@@ -118,6 +121,8 @@ class Executor:
                 return self._promoter.promote(command)
             case Reject():
                 return self._promoter.reject(command)
+            case RollBack():
+                return self._promoter.roll_back(command)
             case _:
                 assert_never(command)
 

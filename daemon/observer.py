@@ -56,7 +56,13 @@ class Observer:
 async def observe_learning(ledger: Ledger, registry: Registry) -> Learning:
     """What the learning loop's decisions look at, as this host sees it."""
     training, candidate = await ledger.observe()
+    compared = await ledger.edits.compared()
     if candidate:
         here = await asyncio.to_thread(registry.whole, candidate.version)
         candidate = replace(candidate, here=here)
-    return Learning(training=training, candidate=candidate, hour=datetime.now().astimezone().hour)
+    edits = None
+    if compared:
+        edits, kind = compared
+        edits = replace(edits, here=kind != "trained" or await asyncio.to_thread(registry.whole, edits.before))
+    hour = datetime.now().astimezone().hour
+    return Learning(training=training, candidate=candidate, hour=hour, edits=edits)

@@ -108,6 +108,7 @@ def policy_of(settings: Settings) -> Policy:
             min_gain=promotion.min_gain,
             min_clips=promotion.min_clips,
             min_recordings=promotion.min_recordings,
+            roll_back=promotion.rollback == "auto",
         ),
     )
 

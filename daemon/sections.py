@@ -142,6 +142,7 @@ class PromotionSettings(Section):
     min_clips: Annotated[int, Field(ge=1)] = 20
     min_recordings: Annotated[int, Field(ge=2)] = 2
     anchor: Place | None = None
+    rollback: Literal["off", "auto"] = "off"
 
 
 class StateSettings(Section):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from handlers.commands import Command
 from handlers.drafting import draft, swap
+from handlers.edits import roll_back
 from handlers.events import (
     ClipsChanged,
     ClipsDrafted,
@@ -38,10 +39,10 @@ DECISIONS: Mapping[type[Event], tuple[Handler, ...]] = {
     ModelPromoted: (swap, draft),
     ModelRejected: (train,),
     ModelSwapped: (draft,),  # everything pending is stale now: that is the re-draft
-    SweepDue: (swap, draft, promote, evaluate, train),  # every decision that stands above
+    SweepDue: (swap, draft, roll_back, promote, evaluate, train),  # every decision, those that stand above included
 }
 
-LEARNING: frozenset[Handler] = frozenset({train, evaluate, promote})
+LEARNING: frozenset[Handler] = frozenset({roll_back, train, evaluate, promote})
 """The decisions that look at `Snapshot.learning`."""
 
 

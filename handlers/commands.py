@@ -73,4 +73,13 @@ class Reject:
     reason: str
 
 
-Command = Draft | Swap | Train | Evaluate | Promote | Reject
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Make live again what was live before `version`, whose drafts need more edits; `reason` has the figures."""
+
+    lane: ClassVar[Lane] = Lane.WORK
+    version: int
+    reason: str
+
+
+Command = Draft | Swap | Train | Evaluate | Promote | Reject | RollBack

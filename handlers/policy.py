@@ -38,6 +38,8 @@ class PromotionPolicy:
     """Absolute word error rate, of the point estimate."""
     min_clips: int = 20
     min_recordings: int = 2
+    roll_back: bool = False
+    """Go back by itself, once, from a version whose drafts need more edits than those of the one before."""
 
 
 @dataclass(frozen=True, slots=True)

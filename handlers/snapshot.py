@@ -89,6 +89,37 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class EditSums:
+    """What people changed in a version's drafts, summed over recordings: the products tell how much these differ."""
+
+    clips: int
+    recordings: int
+    words: int
+    """Of the corrections."""
+    edits: int
+    """Words inserted, left out or replaced."""
+    words_words: float
+    """Sum over recordings of words times words; the next two likewise."""
+    words_edits: float
+    edits_edits: float
+
+
+@dataclass(frozen=True, slots=True)
+class EditRates:
+    """The live version's drafts beside those of the version that was live before it, as people corrected them."""
+
+    version: int
+    before: int
+    chosen: bool
+    """A person or a roll-back made this one live, or it is no trained one."""
+    here: bool
+    """The version before can be loaded on this host."""
+    now: EditSums | None
+    """None: nobody has corrected a draft of it yet."""
+    then: EditSums | None
+
+
+@dataclass(frozen=True, slots=True)
 class Learning:
     """What the learning loop's decisions look at."""
 
@@ -96,6 +127,8 @@ class Learning:
     candidate: Candidate | None
     hour: int
     """Of the day, 0 to 23, where this daemon runs."""
+    edits: EditRates | None = None
+    """None: no version was live before the one that is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ def test_an_empty_project(db: Db, clean_stack: Any, tmp_path: Path) -> None:
     assert answer["drafting"] == "no model version is live yet"
     assert answer["training"] == "nobody has corrected a clip yet"
     assert answer["promotion"] == "there is no candidate: training makes one"
+    assert answer["drafts"] == "no version was live before this one"
     assert answer["daemons"] == []
     shown = ambara(clean_stack, tmp_path, "why")
     assert (shown.returncode, shown.stderr) == (0, "")
@@ -41,6 +42,7 @@ def test_an_empty_project(db: Db, clean_stack: Any, tmp_path: Path) -> None:
         "drafting",
         "training",
         "promotion",
+        "drafts",
         "no",
     ]
     assert "no daemon is running" in shown.stdout.splitlines()[-1]

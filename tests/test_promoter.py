@@ -29,7 +29,7 @@ from daemon.learning.sources import Sources
 from daemon.local.speech import Utterance, speak_corpus
 from daemon.local.tiny import BASE
 from daemon.sections import ModelSettings, RetentionSettings
-from handlers.commands import Promote, Reject, Swap
+from handlers.commands import Promote, Reject, RollBack, Swap
 from handlers.events import ModelPromoted, ModelRejected, ModelSwapped, SweepDue
 
 
@@ -251,6 +251,18 @@ async def test_evidence_that_is_none_turns_the_candidate_down(bench: Bench) -> N
     (bench.registry.folder(version) / "evidence.json").write_text('{"clips": [{}]}')
     assert await bench.promote(version) == ModelRejected()
     assert (bench.drafter.version, bench.stage(1)[0]) == (1, "live")
+
+
+async def test_a_roll_back_makes_the_one_before_live_and_a_swap_follows(bench: Bench) -> None:
+    version = bench.trained()
+    assert await bench.promote(version) == ModelPromoted()
+    assert await bench.promoter.roll_back(RollBack(1, "not the live one")) == SweepDue()
+    assert await bench.promoter.roll_back(RollBack(version, "people change more")) == ModelPromoted()
+    assert (bench.stage(1)[0], bench.stage(version)) == ("live", ("rejected", "people change more"))
+    assert bench.drafter.version == version, "the next look finds that another one is live"
+    assert await bench.promoter.swap(Swap(1)) == ModelSwapped()
+    assert bench.drafter.version == 1
+    assert await bench.promoter.roll_back(RollBack(1, "a base")) == SweepDue()
 
 
 async def test_a_swap_to_what_a_promotion_is_loading_loads_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _SAME_SIGN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u2010": "-", "\u2011": "-"})
@@ -53,6 +54,34 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     import jiwer
 
     return _edits(jiwer.process_words([normalise(reference)], [normalise(hypothesis)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a person changed in a draft, over the text as it is written: people type each capital and comma."""
+
+    words: int
+    """Of the person's text."""
+    word_edits: int
+    characters: int
+    """Of the person's text, a space between words included."""
+    character_edits: int
+
+
+def edits(text: str, draft: str) -> Edits:
+    """From a draft to what a person made of it. Only spacing, and the way to encode a letter, count for nothing.
+
+    The least number of insertions, deletions and substitutions, without the shifts of HTER (Snover et al. 2006). Raises
+    `ValueError` if the text has no word: then nobody has corrected anything.
+    """
+    import jiwer
+
+    pair = [_spaced(unicodedata.normalize("NFC", each)) for each in (text, draft)]
+    if not pair[0]:
+        raise ValueError("A correction without a word corrects nothing.")
+    word_edits, words = _edits(jiwer.process_words(*pair))
+    character_edits, characters = _edits(jiwer.process_characters(*pair))
+    return Edits(words, word_edits, characters, character_edits)
 
 
 def _pooled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,11 +35,11 @@ def list_versions(context: typer.Context, as_json: AsJson = False) -> None:
     from daemon.cli.models_view import fact, show_list
 
     settings, registry = _here(context)
-    versions = asyncio.run(_versions(settings))
+    versions, rates = asyncio.run(_versions(settings))
     if as_json:
-        typer.echo(json.dumps([fact(each, registry) for each in versions], indent=2))
+        typer.echo(json.dumps([fact(each, registry, rates) for each in versions], indent=2))
     elif versions:
-        show_list(versions, registry)
+        show_list(versions, registry, rates)
     else:
         typer.echo("No version yet: the first goes live when `ambara run` has loaded its model.")
 
@@ -55,12 +55,12 @@ def show(
     from daemon.cli.models_view import fact, show_version, worst
 
     settings, registry = _here(context)
-    version = asyncio.run(_version(settings, number))
+    version, rates = asyncio.run(_version(settings, number))
     evidence = registry.read_evidence(number) if version.kind == "trained" else None
     if as_json:
         found = evidence or {}
         told = {key: found.get(key) for key in ("gain", "totals")} | {"worst": worst(found, clips)}
-        typer.echo(json.dumps(fact(version, registry) | asdict(version) | told, indent=2))
+        typer.echo(json.dumps(fact(version, registry, rates) | asdict(version) | told, indent=2))
         return
     from daemon.parts import policy_of
 
@@ -105,14 +105,14 @@ def _here(context: typer.Context) -> tuple[Settings, Registry]:
     return settings, Registry(settings.state.directory.resolve() / "models")
 
 
-async def _versions(settings: Settings) -> list[Version]:
+async def _versions(settings: Settings) -> tuple[list[Version], list[dict[str, Any]]]:
     async with connected(settings) as project:
-        return await project.ledger.versions()
+        return await project.ledger.versions(), await project.ledger.edits.rates()
 
 
-async def _version(settings: Settings, number: int) -> Version:
+async def _version(settings: Settings, number: int) -> tuple[Version, list[dict[str, Any]]]:
     async with connected(settings) as project:
-        return _known(await project.ledger.version(number), number)
+        return _known(await project.ledger.version(number), number), await project.ledger.edits.rates()
 
 
 async def _promote(settings: Settings, registry: Registry, number: int) -> str:

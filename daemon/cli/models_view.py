@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 Found = Mapping[str, Any]
 
 
-def fact(version: Version, registry: Registry) -> dict[str, Any]:
-    """A line of the list, for programs."""
+def edited(rates: Sequence[Found], number: int) -> tuple[int, float] | None:
+    """How many drafts of a version people have corrected, and the share of words they changed. None: not one."""
+    its = [row for row in rates if row["version"] == number]
+    words = sum(row["words"] for row in its)
+    return (sum(row["clips"] for row in its), sum(row["word_edits"] for row in its) / words) if words else None
+
+
+def fact(version: Version, registry: Registry, rates: Sequence[Found]) -> dict[str, Any]:
+    """A line of the list, for programs. `rates`: as `EditBook.rates`."""
+    changed = edited(rates, version.id)
     compared = comparison(version.detail.get("comparison"))
     return {
         "number": version.id,
@@ -36,6 +44,8 @@ def fact(version: Version, registry: Registry) -> dict[str, Any]:
         "wer_after": compared.candidate_wer if compared else None,
         "against": compared.against if compared else None,
         "drafts": version.drafts,
+        "corrected": changed[0] if changed else 0,
+        "edit_rate": changed[1] if changed else None,
         "pinned": version.pinned,
         "here": is_here(version, registry),
         "reason": version.reason,
@@ -47,19 +57,22 @@ def is_here(version: Version, registry: Registry) -> bool | None:
     return registry.whole(version.id) if version.kind == "trained" else None
 
 
-def show_list(versions: Sequence[Version], registry: Registry) -> None:
+def show_list(versions: Sequence[Version], registry: Registry, rates: Sequence[Found]) -> None:
     """All versions, a line each."""
-    table = Table("version", "name", "stage", "live since", "word error rate", "drafts", "pinned", "here")
+    table = Table(
+        "version", "name", "stage", "live since", "word error rate", "drafts", "people changed", "pinned", "here"
+    )
     for each in versions:
         compared = comparison(each.detail.get("comparison"))
         here = {True: "yes", False: "no", None: ""}[is_here(each, registry)]
         since = moment(each.live_at) if each.live_at else ""
         pinned = "yes" if each.pinned else ""
         style = "bold" if each.stage == "live" else ""
-        rates = _rates(compared) if compared else ""
-        table.add_row(
-            str(each.id), text(each.name), each.stage, since, rates, f"{each.drafts:,}", pinned, here, style=style
-        )
+        gate = _rates(compared) if compared else ""
+        changed = edited(rates, each.id)
+        people = f"{changed[1]:.1%} of words in {changed[0]:,}" if changed else ""
+        row = (text(each.name), each.stage, since, gate, f"{each.drafts:,}", people, pinned, here)
+        table.add_row(str(each.id), *row, style=style)
     Console(highlight=False).print(table)
 
 

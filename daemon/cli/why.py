@@ -24,6 +24,7 @@ THEN = {
     "drafting": "nothing stands in the way: clips are being drafted",
     "training": "nothing stands in the way: a run begins, or goes on, when a daemon looks next",
     "promotion": "nothing stands in the way: the candidate is better, and goes live when a daemon looks next",
+    "drafts": "they need more edits than before: a daemon goes back when it looks next",
 }
 
 
@@ -31,7 +32,8 @@ def why(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="The sentences as JSON, for a program.")] = False,
 ) -> None:
-    """Say why Ambara is not drafting, training or promoting at this moment, a sentence each.
+    """Say why Ambara is not drafting, training or promoting at this moment, a sentence each, and whether people change
+    less in the drafts than before.
 
     The database is read anew and weighed by the settings of this host; then follows what each running daemon says
     about itself.
@@ -51,8 +53,8 @@ def why(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    for topic in ("drafting", "training", "promotion"):
-        typer.echo(f"{topic:<11}{clean(answer[topic] or THEN[topic])}")
+    for topic, otherwise in THEN.items():
+        typer.echo(f"{topic:<11}{clean(answer[topic] or otherwise)}")
     for each in answer["daemons"]:
         typer.echo(clean(f"{each['worker']}: {each['blocked'] or 'nothing stands in its way'}"))
     if not answer["daemons"]:
@@ -63,6 +65,7 @@ def explain(settings: Settings, snapshot: Snapshot, daemons: list[Mapping[str, A
     """For each topic what stands in the way, or None."""
     from daemon.parts import policy_of
     from handlers.drafting import why_not_draft
+    from handlers.edits import why_not_roll_back
     from handlers.promotion import why_not_promote
     from handlers.training import why_not_train
 
@@ -72,6 +75,7 @@ def explain(settings: Settings, snapshot: Snapshot, daemons: list[Mapping[str, A
         "drafting": why_not_draft(snapshot) or (None if awake else NO_DAEMON),
         "training": why_not_train(snapshot, policy) or (None if awake else NO_DAEMON),
         "promotion": why_not_promote(snapshot, policy) or (None if awake else NO_DAEMON),
+        "drafts": why_not_roll_back(snapshot, policy) or (None if awake else NO_DAEMON),
         "daemons": [{"worker": each["worker"], "blocked": _blocked(each)} for each in daemons],
     }
 

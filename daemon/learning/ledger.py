@@ -11,6 +11,7 @@ from typing import Any
 from daemon.database import Database
 from daemon.errors import PermanentError
 from daemon.learning import rows
+from daemon.learning.edits import EditBook
 from daemon.learning.ports import Sample, Side, TrainingRun, Version
 from daemon.learning.rows import LoggedDraft, Recording
 from handlers.snapshot import Candidate, Comparison, Training
@@ -29,6 +30,7 @@ class Ledger:
         self._database = database
         self._bucket = bucket
         self.worker = worker
+        self.edits = EditBook(database)
 
     async def observe(self) -> tuple[Training, Candidate | None]:
         """Count what there is to learn from. The candidate's `here` is always False: only the host knows."""
@@ -149,6 +151,11 @@ class Ledger:
     async def rollback(self, reason: str) -> Version | None:
         """Make live what was live before; the version rolled back from is turned down. None: there was none before."""
         return await self._database.call("ambara_rollback", {"p_reason": reason}, _version_or_none)
+
+    async def rollback_from(self, version: int, reason: str) -> Version | None:
+        """As `rollback`, if `version` is live and was promoted for being better. None: nothing was changed."""
+        arguments = {"p_version": version, "p_reason": reason}
+        return await self._database.call("ambara_rollback_from", arguments, _version_or_none)
 
     async def pin(self, version: int, pinned: bool) -> None:
         """Keep a version's weights for good, or no longer. Raises `PermanentError` if there is no such version."""

@@ -22,7 +22,7 @@ from daemon.learning.audiofolder import Entry, held_out
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
 from daemon.learning.sources import Sources
-from handlers.commands import Promote, Reject, Swap
+from handlers.commands import Promote, Reject, RollBack, Swap
 from handlers.events import Event, ModelPromoted, ModelRejected, ModelSwapped, SweepDue
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,8 @@ come out differently on a GPU, so not every letter has to agree."""
 
 
 class Promoter:
-    """Carries out `Promote`, `Reject` and `Swap`. `turns` is held by whoever drafts: models change between turns."""
+    """Carries out `Promote`, `Reject`, `RollBack` and `Swap`. `turns` is held by whoever drafts: models change
+    between turns."""
 
     def __init__(
         self,
@@ -74,6 +75,14 @@ class Promoter:
         await self._ledger.reject(command.version, command.reason)
         log.info("rejected", why=command.reason)
         return ModelRejected()
+
+    async def roll_back(self, command: RollBack) -> Event:
+        """Make live again what was live before, unless somebody was first; then the same questions again."""
+        version = await self._ledger.rollback_from(command.version, command.reason)
+        if version is None:
+            return SweepDue()
+        log.warning("rolled back", to=version.id, why=command.reason)
+        return ModelPromoted()
 
     async def swap(self, command: Swap) -> Event | None:
         """Take into memory what somebody else made live. None: this host cannot; `trouble` says why."""
