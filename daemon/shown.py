@@ -33,7 +33,7 @@ class Shown:
         from daemon.status.truth import Questions, Watch
 
         redact = Redactor(self._settings.secrets())
-        watch = Watch(Questions(database, loop.ledger, None, redact), tasks)
+        watch = Watch(Questions(database, loop.ledger, redact), tasks)
         page = Page(watch, loop.sources.registry, self._here, self._policy, redact)
         await serve(page.app(self._settings.status.host), self._settings.status)
 

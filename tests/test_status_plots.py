@@ -18,6 +18,7 @@ from daemon.status.diff import word_diff
 from daemon.status.view import backlog, page
 from daemon.status.words import ago, lasting, minute, when
 from handlers.policy import Policy
+from handlers.snapshot import EditRates
 
 FIGURES = st.lists(st.floats(min_value=0, max_value=1e6, allow_nan=False), min_size=0, max_size=40)
 
@@ -162,13 +163,19 @@ def test_the_first_two_answers() -> None:
     assert (blocked.level, blocked.answer) == ("trouble", "no model version is live yet")
 
 
-def test_corrections_that_grow_are_no_good_news() -> None:
-    worse = [dict(each, word_edits=90) if each["version"] == 3 else each for each in seen.rates()]
+@pytest.mark.parametrize(
+    ("edits", "level", "answer"),
+    [
+        (seen.edits(200, 310), "well", "yes"),
+        (seen.edits(400, 310), "trouble", "no: they grow"),
+        (seen.edits(310, 310), "busy", "no clear difference"),
+        (replace(seen.edits(), then=None), "busy", "too few corrections to tell"),
+        (None, "busy", "no version was live before this one"),
+    ],
+)
+def test_whether_corrections_get_smaller(edits: EditRates | None, level: str, answer: str) -> None:
     look = seen.look()
     assert look.truth is not None
-    card = page(replace(look, truth=replace(look.truth, edit_rates=worse)), seen.here(), Policy(), seen.NOW)["cards"][
-        -1
-    ]
-    assert (card.level, card.answer) == ("trouble", "no")
-    card = page(replace(look, truth=replace(look.truth, edit_rates=[])), seen.here(), Policy(), seen.NOW)["cards"][-1]
-    assert re.match("nobody has corrected", card.answer)
+    given = replace(look, truth=replace(look.truth, edits=edits))
+    card = page(given, seen.here(), Policy(), seen.NOW)["cards"][-1]
+    assert (card.level, card.answer) == (level, answer)

@@ -20,6 +20,7 @@ from daemon.database import Database
 from daemon.errors import AmbaraError
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
+from handlers.snapshot import EditRates
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,8 @@ class Truth:
     history: Mapping[str, Any]
     """Of `ambara_history`; empty where the database does not tell it."""
     edit_rates: Rates
+    edits: EditRates | None
+    """The live version beside the one before; None where there was none."""
     read_at: datetime
 
 
@@ -61,12 +64,9 @@ class Look:
 class Questions:
     """Asks the database. What it answers is free of secrets, whatever shape they have in it."""
 
-    def __init__(
-        self, database: Database, ledger: Ledger, edit_rates: Callable[[], Awaitable[Rates]] | None, redact: Redact
-    ) -> None:
+    def __init__(self, database: Database, ledger: Ledger, redact: Redact) -> None:
         self._database = database
         self._ledger = ledger
-        self._edit_rates = edit_rates
         self._redact = redact
 
     async def __call__(self) -> Truth:
@@ -74,12 +74,14 @@ class Questions:
         status = await self._database.call("ambara_status", {}, dict)
         versions = await self._ledger.versions()
         history = await _if_told(self._database.call("ambara_history", {}, dict), {})
-        rates = await _if_told(self._edit_rates(), []) if self._edit_rates else []
+        rates = await _if_told(self._ledger.edits.rates(), [])
+        compared = await _if_told(self._ledger.edits.compared(), None)
         return Truth(
             status=redacted(status, self._redact),
             versions=tuple(_version(each, self._redact) for each in versions),
             history=redacted(history, self._redact),
             edit_rates=rates,
+            edits=compared[0] if compared else None,
             read_at=datetime.now(UTC),
         )
 

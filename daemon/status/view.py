@@ -12,11 +12,12 @@ from daemon.learning.rows import comparison
 from daemon.status import plots
 from daemon.status.here import Here
 from daemon.status.reasons import words as in_words
-from daemon.status.truth import Look, Rates
+from daemon.status.truth import Look
 from daemon.status.words import ago, counted, lasting, minute, percent
+from handlers.edits import change, told
 from handlers.policy import Policy
 from handlers.promotion import judge
-from handlers.snapshot import Training
+from handlers.snapshot import EditRates, Training
 from handlers.training import bar
 
 WELL, BUSY, TROUBLE = "well", "busy", "trouble"
@@ -43,18 +44,18 @@ class Card:
 
 def page(look: Look, here: Here, policy: Policy, now: datetime) -> dict[str, Any]:
     """Everything that the template shows."""
-    told: dict[str, Any] = {"here": here, "age": age(look), "cards": [_alive(here, now), _listening(here, now)]}
+    shown: dict[str, Any] = {"here": here, "age": age(look), "cards": [_alive(here, now), _listening(here, now)]}
     if (truth := look.truth) is None:
-        return told | {"known": False}
+        return shown | {"known": False}
     status, training = truth.status, training_of(truth.status.get("training") or {})
-    return told | {
+    return shown | {
         "known": True,
         "cards": [
-            *told["cards"],
+            *shown["cards"],
             _waiting(status),
             _live(status.get("live"), truth.versions, policy),
             _training(status, here, training, policy),
-            _smaller(status.get("live"), truth.versions, truth.edit_rates),
+            _smaller(truth.edits),
         ],
         "backlog": backlog(status),
         "runs": truth.history.get("runs"),
@@ -184,21 +185,17 @@ def _under_way(version: int, detail: Found, where: str) -> Card:
     return Card("Training?", BUSY, answer, details, share=share)
 
 
-def _smaller(live: Found | None, versions: Sequence[Version], rates: Rates) -> Card:
+def _smaller(edits: EditRates | None) -> Card:
     """Whether people change less in the live version's drafts than in those of the version before."""
     question = "Are corrections getting smaller?"
-    now = plots.pooled(rates, live["id"], "word") if live else None
-    if not live or now is None:
-        return Card(question, BUSY, "nobody has corrected a draft of the live version yet")
-    seen = {int(each["version"]) for each in rates}
-    been_live = sorted((each for each in versions if each.live_seq is not None), key=lambda each: each.live_seq or 0)
-    before = [each.id for each in been_live if each.id in seen and each.id != live["id"]]
-    said = f"people change {percent(now)} of the words in v{live['id']}'s drafts"
-    then = plots.pooled(rates, before[-1], "word") if before else None
-    if then is None:
-        return Card(question, WELL, "too early to tell", (said,))
-    details = (said, f"in v{before[-1]}'s it was {percent(then)}")
-    return Card(question, WELL if now <= then else TROUBLE, "yes" if now < then else "no", details)
+    if edits is None:
+        return Card(question, BUSY, "no version was live before this one")
+    found = change(edits)
+    figures = told(edits).rpartition(": drafts of ")[2].removeprefix("drafts of ")
+    if found is None:
+        return Card(question, BUSY, "too few corrections to tell", (figures,))
+    answer = "yes" if found.better else "no: they grow" if found.worse else "no clear difference"
+    return Card(question, TROUBLE if found.worse else WELL if found.better else BUSY, answer, (figures,))
 
 
 def _row(version: Version) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from daemon.learning.ports import Version
 from daemon.status.here import FeedHere, Here
 from daemon.status.truth import Look, Truth
+from handlers.snapshot import EditRates, EditSums
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 NASTY = "<script>alert(1)</script>"
@@ -118,8 +119,16 @@ def rates() -> list[dict[str, Any]]:
     ]
 
 
+def edits(now: int = 200, then: int = 310) -> EditRates:
+    """So many of a thousand words changed, in either version, evenly over ten recordings."""
+    sums = (
+        EditSums(40, 10, 1000, n, words_words=100_000, words_edits=100 * n, edits_edits=n * n / 10) for n in (now, then)
+    )
+    return EditRates(3, 2, chosen=False, here=True, **dict(zip(("now", "then"), sums, strict=True)))
+
+
 def look(age_s: float = 4.0, trouble: str = "", **changes: Any) -> Look:
-    return Look(Truth(status(**changes), versions(), history(), rates(), NOW), age_s, trouble)
+    return Look(Truth(status(**changes), versions(), history(), rates(), edits(), NOW), age_s, trouble)
 
 
 def here(**changes: Any) -> Here:
