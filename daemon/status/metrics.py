@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from daemon.learning.rows import comparison
 from daemon.status.here import Here
@@ -35,7 +36,7 @@ def metrics(look: Look, here: Here) -> bytes:
     return generate_latest(registry)
 
 
-class _Collector:
+class _Collector(Collector):
     def __init__(self, look: Look, here: Here) -> None:
         self._look, self._here = look, here
 

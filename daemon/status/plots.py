@@ -35,7 +35,8 @@ class Plot:
 
 def error_rates(versions: Sequence[Version]) -> Plot:
     """Word error rate of every judged version on the held-out recordings."""
-    points, rows = [], []
+    points: list[svg.Dot] = []
+    rows: list[Sequence[str]] = []
     for version in versions:
         if (found := comparison(version.detail.get("comparison"))) is None:
             continue

@@ -39,7 +39,7 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
 def dots(title: str, points: Sequence[Dot], unit: str = "%") -> Markup:
     """One dot for each point, with its interval as an upright line."""
     top = max((max(p.value, p.high or 0.0) for p in points), default=0.0)
-    drawn = []
+    drawn: list[Markup] = []
     for index, point in enumerate(points):
         x, y = _across(index, len(points)), _up(point.value, _ceiling(top))
         kind = "strong" if point.strong else "plain"
@@ -54,7 +54,7 @@ def lines(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float
     """A line for each series, with its name at its last point. A gap in the figures is a gap in the line."""
     chosen = list(series.items())[-SERIES:]
     top = max((v for _, values in chosen for v in values if v is not None), default=0.0)
-    drawn = []
+    drawn: list[Markup] = []
     for number, (name, values) in enumerate(chosen):
         points = [
             (_across(index, len(labels)), _up(value, _ceiling(top))) if value is not None else None
@@ -124,8 +124,8 @@ def _up(value: float, ceiling: float) -> float:
 
 
 def _interval(x: float, low: float, high: float) -> str:
-    left, right, x, low, high = (_short(each) for each in (x - 5, x + 5, x, low, high))
-    return f"M{x} {low}V{high}M{left} {low}H{right}M{left} {high}H{right}"
+    left, right, middle, bottom, top = (_short(each) for each in (x - 5, x + 5, x, low, high))
+    return f"M{middle} {bottom}V{top}M{left} {bottom}H{right}M{left} {top}H{right}"
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:

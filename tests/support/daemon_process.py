@@ -133,7 +133,7 @@ def environment(project: Project, folder: Path) -> dict[str, str]:
 
 
 def write_config(folder: Path, **sections: Any) -> Path:
-    """`folder`/ambara.toml with the carried model, JSON lines, no training and no page, unless `sections` say otherwise."""
+    """`folder`/ambara.toml: the carried model, JSON lines, no training and no page, unless `sections` say otherwise."""
     known: Sections = {
         "model": {"base": str(BASE)},
         "training": {"enabled": False},
