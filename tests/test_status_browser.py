@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import axe
 import pytest
 import seen
 from browser import CHROMIUM, Tab, a_tab
@@ -58,6 +59,19 @@ async def test_on_every_screen(tmp_path: Path) -> None:
         # The one thing that is not there is the page of a version that is not there.
         assert [each for each in tab.complaints() if "404" not in each] == []
         assert len([each for each in tab.complaints() if "404" in each]) == 4
+
+
+async def test_nothing_keeps_people_from_using_it(tmp_path: Path) -> None:
+    """As axe-core sees it: names, contrasts, structure, in either colours and on either screen."""
+    program = axe.source()
+    async with page(tmp_path, Given(seen.look(600.0, "Supabase does not answer."))) as (tab, url):
+        for phone, dark in ((False, False), (True, True)):
+            await tab.look(width=360 if phone else 1280, height=800, dark=dark, phone=phone)
+            for place in PLACES:
+                await tab.open(url + place)
+                await tab.ask("document.querySelectorAll('details').forEach((each) => each.open = true)")
+                await tab.ask(f"{program}; 0")
+                assert await tab.ask(axe.FINDINGS) == [], place
 
 
 async def test_a_script_in_a_name_is_never_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from daemon.learning.ports import Version
 from daemon.learning.registry import Registry
 from daemon.status.guard import Guard
 from daemon.status.here import Here
@@ -62,11 +63,15 @@ class Page:
         version = next((each for each in look.truth.versions if each.id == number), None) if look.truth else None
         if version is None:
             return self._html("missing.html", {"number": number, "age": age(look)}, 404)
-        found = await asyncio.to_thread(self._registry.read_evidence, number)
-        evidence = redacted(found, self._redact) if found else None
         transcripts = request.query_params.get("transcripts") == "1"
-        told = version_page(version, evidence, self._policy().promotion, transcripts=transcripts)
+        told = await asyncio.to_thread(self._told, version, transcripts=transcripts)
         return self._html("version.html", told | {"age": age(look)})
+
+    def _told(self, version: Version, *, transcripts: bool) -> dict[str, Any]:
+        """Reads and sums thousands of clips: nothing for the event loop."""
+        found = self._registry.read_evidence(version.id)
+        evidence = redacted(found, self._redact) if found else None
+        return version_page(version, evidence, self._policy().promotion, transcripts=transcripts)
 
     async def _metrics(self, _: Request) -> Response:
         return Response(metrics(await self._watch.look(), self._here()), headers={"Content-Type": CONTENT_TYPE})
