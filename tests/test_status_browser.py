@@ -12,7 +12,7 @@ import axe
 import pytest
 import seen
 from browser import CHROMIUM, Tab, a_tab
-from test_status_page import Given
+from pages import Given
 
 from daemon.learning.registry import Registry
 from daemon.local.sockets import free_port

@@ -1,81 +1,23 @@
-"""The page: what it says, whom it answers, and that nothing in it is obeyed."""
+"""The page: what it says, and that nothing in it is obeyed."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import seen
+from pages import SECRET, Reader, asked
 
-from daemon.learning.registry import Registry
 from daemon.redaction import Redactor
-from daemon.status.guard import host_name
-from daemon.status.here import Here
-from daemon.status.page import Page
 from daemon.status.truth import Look, redacted
-from handlers.policy import Policy
-
-SECRET = "sb_secret_q7/w+x=Zz_9"
-
-
-class Given:
-    """Something to look at that needs no database."""
-
-    def __init__(self, look: Look) -> None:
-        self._look: Look | None = look
-
-    def show(self, look: Look | None) -> None:
-        """From now on; None breaks the page."""
-        self._look = look
-
-    async def look(self) -> Look:
-        assert self._look, "broken on purpose"
-        return self._look
-
-
-@asynccontextmanager
-async def asked(
-    look: Look | None = None, here: Callable[[], Here] = seen.here, *, state: Path = Path("/nowhere"), host: str = ""
-) -> AsyncIterator[httpx.AsyncClient]:
-    page = Page(Given(look or seen.look()), Registry(state), here, Policy, Redactor([SECRET]))  # type: ignore[arg-type]
-    transport = httpx.ASGITransport(page.app(host or "127.0.0.1"))
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765") as http:
-        yield http
-
-
-class Reader(HTMLParser):
-    """Elements with their attributes, and the text between them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"{tag} ends what it did not begin"
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A host that judged version 3."""
-    import json
-
     folder = tmp_path / "0003"
     folder.mkdir()
     (folder / "evidence.json").write_text(json.dumps(seen.evidence()))
@@ -161,8 +103,6 @@ async def test_each_recording_has_its_line(state: Path) -> None:
 
 
 async def test_secrets_are_taken_out_of_evidence(tmp_path: Path) -> None:
-    import json
-
     folder = tmp_path / "0003"
     folder.mkdir()
     found = json.dumps(seen.evidence()).replace("ry namana", SECRET)
@@ -177,56 +117,6 @@ def test_secrets_are_taken_out_of_whatever_the_database_says() -> None:
     redact = Redactor([SECRET])
     given = {"a": [f"x {SECRET}", {SECRET: 1}], "n": None, "f": 1.5}
     assert redacted(given, redact) == {"a": ["x ***", {"***": 1}], "n": None, "f": 1.5}
-
-
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "10.1.2.3", ""])
-async def test_another_name_is_refused(host: str) -> None:
-    async with asked() as http:
-        for place in ("/", "/metrics", "/healthz", "/versions/3?transcripts=1"):
-            answer = await http.get(place, headers={"Host": host})
-            assert answer.status_code == 421, place
-            assert "v3" not in answer.text
-
-
-@pytest.mark.parametrize("host", ["localhost:8765", "LOCALHOST", "127.0.0.1", "[::1]:8765"])
-async def test_our_own_names_are_served(host: str) -> None:
-    async with asked() as http:
-        assert (await http.get("/healthz", headers={"Host": host})).status_code == 200
-
-
-async def test_served_to_a_network_any_address_will_do_and_no_name() -> None:
-    async with asked(host="0.0.0.0") as http:
-        assert (await http.get("/healthz", headers={"Host": "10.1.2.3:8765"})).status_code == 200
-        assert (await http.get("/healthz", headers={"Host": "evil.example"})).status_code == 421
-
-
-def test_names_in_headers() -> None:
-    assert [host_name(h) for h in ("A:1", "[::1]:80", "[::1", "a", ":")] == ["a", "::1", "::1", "a", ""]
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
-async def test_it_can_only_be_read(method: str) -> None:
-    async with asked() as http:
-        answer = await http.request(method, "/")
-    assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET, HEAD"
-
-
-async def test_what_an_answer_lets_a_browser_do() -> None:
-    async with asked() as http:
-        for place in ("/", "/metrics", "/style.css", "/nothing", "/versions/9"):
-            headers = (await http.get(place, headers={"Origin": "http://evil.example"})).headers
-            assert headers["content-security-policy"].startswith("default-src 'none'; ")
-            assert "unsafe" not in headers["content-security-policy"]
-            assert headers["x-content-type-options"] == "nosniff"
-            assert headers["cache-control"] == "no-store"
-            assert not [name for name in headers if name.startswith("access-control")]
-
-
-@pytest.mark.parametrize("place", ["/../page.py", "/templates/page.html", "/..%2fpage.py", "/versions/x"])
-async def test_no_other_file_is_served(place: str) -> None:
-    async with asked() as http:
-        assert (await http.get(place)).status_code == 404
 
 
 async def test_health_and_readiness() -> None:
