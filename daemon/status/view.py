@@ -103,7 +103,8 @@ def backlog(status: Found) -> list[tuple[str, int, str]]:
 def training_of(found: Found) -> Training:
     """What there is to learn from, as far as it is told; who trains is looked up where it is shown."""
     names = ("new_clips", "new_minutes", "trained_clips", "trained_minutes", "recordings", "held_out")
-    return Training(**{name: found.get(name) or 0 for name in names})
+    known: dict[str, Any] = {name: found.get(name) or 0 for name in names}
+    return Training(**known)
 
 
 def _alive(here: Here, now: datetime) -> Card:
@@ -167,7 +168,7 @@ def _training(status: Found, here: Here, training: Training, policy: Policy) -> 
     if last:
         details.append(f"the last run, of v{last['version']}, {last['status']} {minute(last.get('ended_at'))} UTC")
         details += [str(last["reason"])] if last.get("reason") else []
-    failed = bool(last) and last["status"] == "failed"
+    failed = last is not None and last["status"] == "failed"
     answer = "no: switched off" if not policy.training.enabled else "no: waits for corrections"
     done = max(training.new_clips / max(1, clips), training.new_minutes / max(0.1, minutes))
     return Card("Training?", TROUBLE if failed else WELL, answer, details, share=min(1.0, done))
