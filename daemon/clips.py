@@ -20,7 +20,7 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 8
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 MENDED_CLIPS = 10_000
