@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from operator import itemgetter
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ from daemon.local.origin import origin_sql
 from daemon.ports import Claim, Drafted, Failed, Retry
 
 WAV = b"RIFF"
+LEASE_S = 600.0
 
 
 @pytest.fixture
@@ -59,10 +61,6 @@ def failed(claim: Claim, retry: Retry = Retry.NEVER, reason: str = "audio-broken
     return Failed(claim, retry, reason, f"no audio in {claim.file_name}")
 
 
-def clip(db: Database, name: str) -> str:
-    return str(scalar(db, "select id::text from clips where file_name = %s", name))
-
-
 def expire(db: Database) -> None:
     db.execute("update draft_state set lease_until = now() - interval '1 s' where lease_until is not null")
 
@@ -94,7 +92,7 @@ async def test_every_writer_of_the_editor(editor: Editor, store: ClipStore, db: 
     await editor.mark_split(chapter, pieces)
     await editor.merge_back(chapter)
     await editor.record(pieces[0], WAV)
-    assert counted(db)["clips"] == {"pending": 14, "corrected": 4, "discarded": 2}
+    assert counted(db)["clips"] == {"pending": 11, "corrected": 4, "discarded": 2}
     await editor.sync_extraction(
         [{"file_name": f"clips/{i}.wav", "draft_transcription": "new"} for i in range(9)], run_id=run
     )
@@ -107,8 +105,8 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
     version, _ = await store.register("base", "f" * 64, {}, go_live=True)
     run = await editor.sync_extraction([{"file_name": f"clips/{i:02}.wav", "priority": -i} for i in range(20)])
     clips = await editor.clips(run)
-    await store.submit(version, [heard(each) for each in await store.claim(version, 8, 60)])
-    a, b, c, d, *_ = await store.claim(version, 6, 60)
+    await store.submit(version, [heard(each) for each in await store.claim(version, 8, LEASE_S)])
+    a, b, c, d, *_ = await store.claim(version, 6, LEASE_S)
     await store.fail([failed(a), failed(b, Retry.LATER), failed(c, Retry.LATER, "audio-missing"), failed(d)])
     assert counted(db)["queue"] == {"drafted": 8, "failed": 2, "retrying": 2, "claimed": 2, "ready": 6}
     assert len(counted(db)["failures"]) == 3
@@ -119,13 +117,13 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
     db.execute("update clips set priority = 5 where id = %s", [a.clip_id])
     db.execute("update draft_state set retry_at = now() - interval '1 s' where clip_id = %s", [b.clip_id])
     assert counted(db)["queue"] == {"drafted": 8, "failed": 1, "retrying": 1, "ready": 10}
-    await store.claim(version, 1, 60)
+    await store.claim(version, 1, LEASE_S)
     counted(db)
     expire(db)
     # What is drafted: written over, and written back; after it has failed meanwhile, too.
     await editor.scripts.table("clips").update({"draft_transcription": "stock"}).eq("id", clips[0]["id"]).execute()
     assert counted(db)["queue"]["drafted"] == 7
-    again = [each for each in await store.claim(version, 20, 60) if each.clip_id == clips[0]["id"]]
+    again = [each for each in await store.claim(version, 20, LEASE_S) if each.clip_id == clips[0]["id"]]
     await store.fail([failed(each) for each in again])
     await store.release()
     assert counted(db)["queue"]["failed"] == 2
@@ -134,7 +132,7 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
 
     # A person's own model, and drafts that are given back.
     mine, _ = await store.register("mine", "a" * 64, {}, go_live=False)
-    e, f, g, *_ = await store.claim(mine, 6, 60, manual=True, runs=[run])
+    e, f, *_ = await store.claim(mine, 6, LEASE_S, manual=True, runs=[run])
     counted(db)
     await store.submit(mine, [heard(e, "mine")])
     await store.fail([failed(f)], manual=True)
@@ -148,8 +146,8 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
     # Another version goes live, drafts some, and the one before comes back.
     other, _ = await store.register("other", "e" * 64, {}, go_live=True)
     assert counted(db)["queue"] == {"ready": 20}
-    await store.submit(other, [heard(each, "other") for each in await store.claim(other, 9, 60)])
-    await store.fail([failed(each) for each in await store.claim(other, 2, 60)])
+    await store.submit(other, [heard(each, "other") for each in await store.claim(other, 9, LEASE_S)])
+    await store.fail([failed(each) for each in await store.claim(other, 2, LEASE_S)])
     assert await ledger.restore(clips[19]["id"], oldest) is False
     oldest = scalar(db, "select min(id) from drafts where clip_id = %s", clips[2]["id"])
     assert await ledger.restore(clips[2]["id"], oldest)
@@ -158,7 +156,7 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
     counted(db)
     await editor.autosave(clips[3], "typi")
     await editor.save(clips[4], "typed")
-    await store.submit(version, [heard(each) for each in await store.claim(version, 50, 60)])
+    await store.submit(version, [heard(each) for each in await store.claim(version, 50, LEASE_S)])
     assert "ready" not in counted(db)["queue"]
 
 
@@ -167,7 +165,7 @@ async def test_what_the_queue_does_not_know(editor: Editor, store: ClipStore, db
     version, _ = await store.register("base", "f" * 64, {}, go_live=True)
     run = await editor.sync_extraction([{"file_name": f"chunks/{i}.wav"} for i in range(4)])
     other = await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(6)], label="other")
-    for_both = await store.claim(version, 7, 60)
+    for_both = await store.claim(version, 7, LEASE_S)
     await store.submit(version, [heard(each) for each in for_both[:4]])
     await store.fail([failed(each) for each in for_both[4:6]])
     assert counted(db)["queue"] == {"drafted": 4, "failed": 2, "claimed": 1, "ready": 3}
@@ -197,16 +195,16 @@ async def test_what_there_is_to_learn(editor: Editor, ledger: Ledger, store: Cli
     audio = {f"clips/{i}.wav": WAV for i in range(6)}
     rows = [{"file_name": name, "duration_sec": 6, "source_file": f"tape {i % 3}"} for i, name in enumerate(audio)]
     run = await editor.sync_extraction([*rows, {"file_name": "clips/mute.wav", "duration_sec": 6}], audio=audio)
-    clips = await editor.clips(run)
+    clips = sorted(await editor.clips(run), key=itemgetter("file_name"))
     for each in clips:
         await editor.save(each, "spoken words")
     assert counted(db)["new_corrections"]["clips"] == 7
     decide(db, **{"tape 0": "train", "tape 1": "held_out", "tape.mp3": "train"})
     assert counted(db)["new_corrections"]["clips"] == 5
-    begun = await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=60, settings={})
+    begun = await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=LEASE_S, settings={})
     assert begun is not None
     assert counted(db)["new_corrections"]["clips"] == 2
-    await ledger.progress(begun, {"phase": "training", "step": 1}, 60)
+    await ledger.progress(begun, {"phase": "training", "step": 1}, LEASE_S)
     counted(db)
     await ledger.fail(begun, "out of memory", {})
     assert counted(db)["training"]["failure"]["message"] == "out of memory"
@@ -223,7 +221,7 @@ async def test_what_there_is_to_learn(editor: Editor, ledger: Ledger, store: Cli
         db.execute("update clips set corrected_transcription = %s where id = %s", [words, clips[2]["id"]])
         counted(db)
     await ledger.ask_training()
-    begun = await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=60, settings={})
+    begun = await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=LEASE_S, settings={})
     assert begun is not None
     await ledger.finish(begun, "trained", "c" * 64, {})
     assert counted(db)["candidate"]["name"] == "trained"
