@@ -170,6 +170,20 @@ class ClipStore:
         """Have the queue take in clips that it has missed, for triggers can be switched off. Returns how many."""
         return await self._database.call("ambara_mend_queue", {"p_limit": MENDED_CLIPS}, int)
 
+    async def follow_redraft(self) -> None:
+        """Show an editor that has cards how far the live version is with what others had drafted, and end cards that
+        nobody would end."""
+        await self._database.call("ambara_redraft_card", {}, lambda _: None)
+
+    async def card(self, status: str, percent: int | None, message: str) -> None:
+        """Show an editor that has cards how far this worker is: `status` is running, done or failed. Every two minutes,
+        at least. `percent` None: as it was."""
+        await self._database.call(
+            "ambara_manual_card",
+            {"p_worker": self.worker, "p_status": status, "p_progress": percent, "p_message": message},
+            lambda _: None,
+        )
+
     async def beat(self, state: Mapping[str, Any]) -> int:
         """Say what this daemon is doing. Returns the number of the beat, which Realtime brings back."""
         return await self._database.call("ambara_beat", {"p_worker": self.worker, "p_state": dict(state)}, int)
