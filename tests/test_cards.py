@@ -68,7 +68,10 @@ async def test_what_another_version_drafts_again(store: ClipStore, version: int,
     await draft(store, other, 4)
     await store.follow_redraft()
     assert cards(db) == [("running", 40, f"Drafting again with version {other}: 4 of 10 clips, about 1 min left")]
-    db.execute("update clips set corrected_transcription = 'typi' where file_name = 'clips/9.wav'")
+    one = "select id from clips where draft_transcription = %s limit 1"
+    db.execute(
+        f"update clips set corrected_transcription = 'typi' where id = ({one})".encode(), [f"heard by {version}"]
+    )
     await draft(store, other, 4)
     (last,) = await store.claim(other, 9, 600)
     await store.follow_redraft()
@@ -123,7 +126,8 @@ async def test_a_card_that_nobody_would_end_is_ended(
 
 async def test_the_editors_own_jobs_are_left_alone(store: ClipStore, version: int, db: Database) -> None:
     db.execute(
-        "insert into jobs (type, status, params) values ('redraft', 'running', '{}'), ('export', 'queued', '{\"a\": 1}')"
+        "insert into jobs (type, status, params) "
+        "values ('redraft', 'running', '{}'), ('export', 'queued', '{\"a\": 1}')"
     )
     before = db.execute("select * from jobs order by type").fetchall()
     await store.register("other", "e" * 64, {}, go_live=True)
