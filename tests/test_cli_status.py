@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from daemon.cli import status_view, status_watch
+from daemon.cli import status_view
 from daemon.cli.status import fetch
 from daemon.errors import ConfigurationError, TemporaryError
 
@@ -102,84 +101,6 @@ def test_json(populated: Db, clean_stack: AnyStack) -> None:
     found = json.loads(status(clean_stack.url, clean_stack.service_role_key, "--json").stdout)
     assert found["queue"] == {"ready": 2, "failed": 1}
     assert found["live"]["name"] == "openai/whisper-small"
-
-
-@contextmanager
-def watching(stack: AnyStack, *arguments: str, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """`ambara status --watch`. Ctrl-C, after the block, ends it with 0 and without a word."""
-    env = os.environ | {"SUPABASE_URL": stack.url, "SUPABASE_SERVICE_ROLE_KEY": stack.service_role_key}
-    command = [sys.executable, "-m", "daemon", "status", "--watch", *arguments]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
-    env |= {"AMBARA_CONFIG": "", "TERM": "xterm", "LINES": "60", "COLUMNS": "120"}
-    with subprocess.Popen(command, env=env, cwd=Path(__file__).parent, **streams) as child:
-        try:
-            yield child
-            child.send_signal(signal.SIGINT)
-            assert child.wait(30) == 0
-            assert child.stderr is None or child.stderr.read() == b""
-        finally:
-            child.kill()
-
-
-def test_watched_by_a_program(populated: Db, clean_stack: AnyStack) -> None:
-    """A line each, as soon as it is known."""
-    with watching(clean_stack, "--json") as child:
-        assert child.stdout
-        assert json.loads(child.stdout.readline())["queue"] == {"ready": 2, "failed": 1}
-        populated.execute("update clips set status = 'discarded' where file_name = 'b'")
-        assert json.loads(child.stdout.readline())["queue"] == {"ready": 1, "failed": 1}
-
-
-def test_watched_in_a_pipe(populated: Db, clean_stack: AnyStack) -> None:
-    """One screen below the other."""
-    with watching(clean_stack) as child:
-        assert child.stdout
-        lines = (line for line in child.stdout if line.startswith(b"queue"))
-        assert b"2 ready, 1 failed" in next(lines)
-        populated.execute("update clips set status = 'discarded' where file_name = 'b'")
-        assert b"1 ready, 1 failed" in next(lines)
-
-
-def test_watched_in_a_terminal(populated: Db, clean_stack: AnyStack) -> None:
-    """In place; what the terminal showed before is there again afterwards."""
-    ours, its = os.openpty()
-    seen = b""
-
-    def until(said: bytes) -> None:
-        nonlocal seen
-        while said not in seen:
-            seen += os.read(ours, 65536)
-
-    with watching(clean_stack, stdout=its):
-        until(b"2 ready, 1 failed")
-        populated.execute("update clips set status = 'discarded' where file_name = 'b'")
-        until(b"1 ready, 1 failed")
-    until(b"\x1b[?1049l")
-    assert b"Ctrl-C ends this" in seen
-    assert b"[red]WAV[/red]" in seen
-
-
-def test_a_project_that_goes_away_while_it_is_watched(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is told and waited for; what only a person can mend ends it."""
-    monkeypatch.setattr(status_watch, "EVERY_S", 0.0)
-    answers: list[Any] = [{"queue": {}}, TemporaryError("away"), {"queue": {"ready": 1}}, ConfigurationError("key")]
-
-    def look() -> dict[str, Any]:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return dict(answer)
-
-    with pytest.raises(ConfigurationError):
-        status_watch.watch(look, "http://x", as_json=True)
-    told = capsys.readouterr()
-    assert told.out.splitlines() == ['{"queue": {}}', '{"queue": {"ready": 1}}']
-    assert "away" in told.err
-    answers[:] = [TemporaryError("away")]
-    with pytest.raises(TemporaryError):
-        status_watch.watch(look, "http://x", as_json=False)
 
 
 def test_an_empty_database(clean_stack: AnyStack) -> None:
