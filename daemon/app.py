@@ -37,6 +37,7 @@ from handlers.events import SweepDue
 log = structlog.get_logger(__name__)
 
 BEAT_S = 15.0
+CARDS_S = 10.0
 KEEPER_S = 1800.0
 """Seconds between two looks for what may be removed, and for what the queue has missed."""
 MEASURED_S = 30.0
@@ -158,6 +159,8 @@ async def _serve(
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
+        clock.every(CARDS_S, 0.2, parts.cards, "cards")
+        tasks.create_task(parts.cards(), name="cards")
         clock.every(KEEPER_S, 0.2, parts.loop.keeper.turn, "keeper")
         tasks.create_task(parts.loop.keeper.turn(), name="keeper")
         clock.every(MEASURED_S, 0.2, ledger.edits.turn, "edits")

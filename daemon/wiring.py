@@ -175,6 +175,12 @@ class Parts:
                 log.warning("clips that the queue had missed", clips=found)
                 self.ring(SweepDue())
 
+    async def cards(self) -> None:
+        """Have the editor's cards follow. They are no reason to stop, whatever is wrong with them."""
+        if not self.dispatcher.failures:
+            with suppress(AmbaraError):
+                await self._store.follow_redraft()
+
     async def _canary(self) -> int:
         total = self._executor.total
         state: dict[str, Any] = {
