@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 import seen
 from pages import SECRET, Reader, asked
 
+from daemon.asr.bootstrap import Interval
+from daemon.asr.judging.evidence import ClipEvidence, Evidence, GuardFigure, Heard, Invented
 from daemon.redaction import Redactor
 from daemon.status.truth import Look, redacted
+from daemon.status.version_view import version_page
+from handlers.policy import PromotionPolicy
 
 
 @pytest.fixture
@@ -164,3 +169,34 @@ async def test_whatever_is_missing_there_is_a_page(changes: dict[str, Any]) -> N
             assert answer.status_code == 200
             assert not Reader(answer.text).open
             assert (await http.get("/metrics")).status_code == 200
+
+
+def test_the_evidence_is_read_as_the_judge_writes_it() -> None:
+    clips = tuple(
+        ClipEvidence(f"c{n}", "tape", "extraction", "iray roa telo", 3, Heard("iray", (), 2), Heard(text, (), errors))
+        for n, (text, errors) in enumerate((("iray roa telo", 0), ("iray roa", 1)))
+    )
+    written = Evidence(
+        against=2,
+        clips=clips,
+        anchor=(),
+        gain=Interval(0.5, 0.1, 0.9),
+        confidence=0.95,
+        guards=(GuardFigure("empty drafts", 0.0, 0.0, 0.01),),
+        swelling=Invented(4, 0, 0),
+    ).to_json()
+    version = replace(seen.versions()[2], detail={"comparison": written["comparison"]})
+    told = version_page(version, json.loads(json.dumps(written)), PromotionPolicy(), transcripts=True)
+    assert told["recordings"][0] == {
+        "name": "tape",
+        "clips": 2,
+        "words": 6,
+        "before": "66.7 %",
+        "now": "16.7 %",
+        "gain": "+50.0",
+        "better": True,
+        "_gain": pytest.approx(0.5),
+    }
+    assert told["figures"][0] == ("words", "66.7 %", "16.7 %")
+    assert [clip["errors"] for clip in told["worst"]] == [1, 0]
+    assert told["worst"][0]["diff"] == [("same", "iray roa"), ("missing", "telo")]

@@ -87,7 +87,7 @@ def bars(title: str, counts: Sequence[tuple[str, float]], bar: float | None = No
 
 def ticks(top: float) -> list[float]:
     """Round figures from 0 to at least `top`, about four of them."""
-    if not (top > 0 and math.isfinite(top)):
+    if not (top > 1e-12 and math.isfinite(top)):
         return [0.0, 1.0]
     rough = top / 4
     size = 10.0 ** math.floor(math.log10(rough))
