@@ -70,7 +70,9 @@ def row_security(patient: Patient) -> str:
 
 def queue(patient: Patient) -> str:
     """Whether `draft_queue` follows `clips`. Without it new clips are found only every half hour."""
-    triggers = patient.facts["triggers"]
+    triggers = patient.facts.get("triggers")
+    if triggers is None:
+        raise NotAsked("an old migration was applied after newer ones; `ambara migrate --again` applies all in order")
     missing = [name for name in TRIGGERS if name not in triggers]
     if missing:
         raise Fault(f"clips has not the trigger {' and '.join(missing)}: {_unheard(missing)}", patient.migrate())
