@@ -29,6 +29,7 @@ from daemon.learning.loop import Loop
 from daemon.notify import Notifier
 from daemon.parts import audio_reader, model_maker, run_directories
 from daemon.pulse import Pulse
+from daemon.shown import Shown
 from daemon.supabase_client import client_for, http_client
 from daemon.wiring import Parts
 from handlers.events import SweepDue
@@ -36,6 +37,7 @@ from handlers.events import SweepDue
 log = structlog.get_logger(__name__)
 
 BEAT_S = 15.0
+CARDS_S = 10.0
 KEEPER_S = 1800.0
 """Seconds between two looks for what may be removed, and for what the queue has missed."""
 MEASURED_S = 30.0
@@ -72,7 +74,8 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
         stack.callback(logs.settle, at_the_end=True)
         client = await client_for(settings.supabase, http)
         store = ClipStore(client, worker)
-        ledger = Ledger(Database(client), worker, settings.supabase.bucket)
+        database = Database(client)
+        ledger = Ledger(database, worker, settings.supabase.bucket)
 
         at_work: Parts | None = None
 
@@ -83,7 +86,7 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
                 reload.clear()
                 await _reload(parts, pulse, reread)
 
-        serving = _serve(settings, store, ledger, drafter, stack, pulse, reloads, wait=wait)
+        serving = _serve(settings, store, database, ledger, drafter, stack, pulse, reloads, wait=wait)
         await _until(stop, serving, lambda: _goodbye(pulse, training=at_work is not None and at_work.training))
         with suppress(AmbaraError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
@@ -132,6 +135,7 @@ async def _prepare(
 async def _serve(
     settings: Settings,
     store: ClipStore,
+    database: Database,
     ledger: Ledger,
     drafter: Drafter,
     stack: AsyncExitStack,
@@ -142,16 +146,21 @@ async def _serve(
 ) -> None:
     """Prepare, then serve for ever. An unforeseen error in any part ends all of it: systemd starts a whole daemon."""
     loop = Loop(settings, ledger, lambda: drafter.version)
-    await _prepare(settings, store, loop, drafter, pulse, wait=wait)
-    local = await patiently(lambda: run_directories(store, settings.audio.run_dirs), "Supabase")
-    reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
-    clock = stack.enter_context(Clock())
     async with asyncio.TaskGroup() as tasks:
-        parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks, beside=local)
+        shown = Shown(settings, store.worker, pulse)
+        if settings.status.enabled:
+            tasks.create_task(shown.serve(database, loop, tasks), name="page")
+        await _prepare(settings, store, loop, drafter, pulse, wait=wait)
+        local = await patiently(lambda: run_directories(store, settings.audio.run_dirs), "Supabase")
+        reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, local))
+        clock = stack.enter_context(Clock())
+        parts = shown.parts = Parts(settings, store, drafter, pulse, loop, reader.read, tasks, beside=local)
         pulse.starting("looking at the queue")
         await parts.loop.tidy()
         clock.every(settings.drafting.sweep_seconds, 0.2, lambda: parts.ring(SweepDue()), "sweep")
         clock.every(BEAT_S, 0.1, parts.beat, "beat")
+        clock.every(CARDS_S, 0.2, parts.cards, "cards")
+        tasks.create_task(parts.cards(), name="cards")
         clock.every(KEEPER_S, 0.2, parts.loop.keeper.turn, "keeper")
         tasks.create_task(parts.loop.keeper.turn(), name="keeper")
         clock.every(MEASURED_S, 0.2, ledger.edits.turn, "edits")

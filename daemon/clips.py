@@ -20,7 +20,7 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 MENDED_CLIPS = 10_000
@@ -169,6 +169,20 @@ class ClipStore:
     async def mend_queue(self) -> int:
         """Have the queue take in clips that it has missed, for triggers can be switched off. Returns how many."""
         return await self._database.call("ambara_mend_queue", {"p_limit": MENDED_CLIPS}, int)
+
+    async def follow_redraft(self) -> None:
+        """Show an editor that has cards how far the live version is with what others had drafted, and end cards that
+        nobody would end."""
+        await self._database.call("ambara_redraft_card", {}, lambda _: None)
+
+    async def card(self, status: str, percent: int | None, message: str) -> None:
+        """Show an editor that has cards how far this worker is: `status` is running, done or failed. Every two minutes,
+        at least. `percent` None: as it was."""
+        await self._database.call(
+            "ambara_manual_card",
+            {"p_worker": self.worker, "p_status": status, "p_progress": percent, "p_message": message},
+            lambda _: None,
+        )
 
     async def beat(self, state: Mapping[str, Any]) -> int:
         """Say what this daemon is doing. Returns the number of the beat, which Realtime brings back."""

@@ -27,6 +27,7 @@ from daemon.sections import (
     RetentionSettings,
     Section,
     StateSettings,
+    StatusSettings,
     SupabaseSettings,
     TrainingSettings,
 )
@@ -47,6 +48,7 @@ class Settings(Section):
     promotion: PromotionSettings = PromotionSettings()
     state: StateSettings
     retention: RetentionSettings = RetentionSettings()
+    status: StatusSettings = StatusSettings()
     log: LogSettings = LogSettings()
 
     def secrets(self) -> tuple[str, ...]:

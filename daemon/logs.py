@@ -31,6 +31,7 @@ NOISY = (
     *("httpx", "httpcore", "h11", "hpack", "h2", "websockets", "realtime", "apscheduler", "asyncio"),
     *("supabase", "supabase_auth", "supabase_functions", "postgrest", "storage3", "urllib3", "requests", "filelock"),
     *("transformers", "datasets", "huggingface_hub", "fsspec", "torch", "accelerate", "peft", "numba", "PIL"),
+    *("uvicorn", "starlette", "jinja2"),
 )
 """Held at WARNING: below it some of them write keys, addresses with keys, or a line per request."""
 

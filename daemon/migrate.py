@@ -6,7 +6,7 @@ run twice: where the record was lost they are simply applied again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,13 +66,15 @@ def pending(db_url: str, *, again: bool = False) -> list[str]:
     """Names of the migrations that `apply` would apply. Changes nothing."""
     with _connect(db_url) as connection:
         _require_dataset(connection)
-        wanted = [each for each in migrations() if again or not _recorded(connection, each.version)]
-        return [f"{each.version}_{each.name}" for each in wanted]
+        known = migrations()
+        first = 0 if again else _first_missing([_recorded(connection, each.version) for each in known])
+        return [f"{each.version}_{each.name}" for each in known[first:]]
 
 
 def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None, *, again: bool = False) -> list[str]:
     """Apply what is not recorded yet, each migration in a transaction of its own. Returns the names of those applied.
 
+    What comes behind a migration that is missing is applied again: an older one brings back the functions of its time.
     `warn` hears what a migration could not do and does without. `again` applies what is recorded as well: where
     somebody took away what a migration had made, the record does not know it.
     Raises `ConfigurationError` when a person has to change something, `TemporaryError` when the database is away or
@@ -90,6 +92,7 @@ def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None, *, a
                 connection.execute(_PATIENCE)
                 if _recorded(connection, each.version) and not again:
                     continue
+                again = True
                 connection.execute(each.sql.encode())
                 connection.execute(_RECORD)
                 connection.execute(
@@ -101,6 +104,10 @@ def apply(db_url: str, warn: Callable[[str], None] = lambda _warning: None, *, a
         with _explained("the reload of the API"):
             connection.execute(RELOAD.encode())
     return applied
+
+
+def _first_missing(recorded: Sequence[bool]) -> int:
+    return recorded.index(False) if False in recorded else len(recorded)
 
 
 def _pass_on(said: psycopg.errors.Diagnostic, warn: Callable[[str], None]) -> None:

@@ -69,6 +69,16 @@ class Pulse:
         """The worst lateness of late, seconds."""
         return max(self._worst)
 
+    @property
+    def hung(self) -> str:
+        """What hangs, in words; empty while nothing does."""
+        return self._hung
+
+    @property
+    def doing(self) -> str:
+        """What the service manager was last told."""
+        return self._status
+
     def watch(self, name: str, overdue_s: Callable[[], float]) -> None:
         """Something else that must not hang; `overdue_s` as above."""
         self._overdue[name] = overdue_s
@@ -98,7 +108,8 @@ class Pulse:
 
     def starting(self, what: str) -> None:
         """What the start is at."""
-        self._notifier.status(f"starting: {what}")
+        self._status = f"starting: {what}"
+        self._notifier.status(self._status)
 
     def stopping(self, within_s: float) -> None:
         """The daemon is shutting down, and wants so many seconds for it."""

@@ -161,6 +161,14 @@ class RetentionSettings(Section):
     drafts_days: Annotated[int, Field(ge=0, le=36500)] = 0
 
 
+class StatusSettings(Section):
+    """The page that people look at."""
+
+    enabled: bool = True
+    host: _Text = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765
+
+
 class LogSettings(Section):
     """What is logged, and how it looks."""
 

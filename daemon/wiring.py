@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Collection
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -26,6 +27,7 @@ from daemon.observer import Observer
 from daemon.parts import changed, pipeline_settings, policy_of
 from daemon.pipeline import Pipeline
 from daemon.pulse import Pulse
+from daemon.status.here import FeedHere, Here
 from handlers.commands import Lane
 from handlers.drafting import why_not_draft
 from handlers.events import ClipsChanged, Event, SweepDue
@@ -134,6 +136,29 @@ class Parts:
             training=self._trainer.progress,
         )
 
+    def here(self, started_at: datetime) -> Here:
+        """What this daemon knows of itself."""
+        total, feed = self._executor.total, self.feed
+        return Here(
+            worker=self._store.worker,
+            started_at=started_at,
+            doing=self._pulse.doing,
+            hung=self._pulse.hung,
+            lag_s=self._pulse.worst_s,
+            tasks=self._pulse.tasks,
+            ready=self._ready,
+            version=self._drafter.version,
+            model=self._drafter.describe(),
+            feed=FeedHere(feed.state.value, feed.reason, feed.since, feed.heard_at, feed.proven_at) if feed else None,
+            written=total.written,
+            dropped=total.dropped,
+            failed=total.failed,
+            busy=frozenset(lane.value for lane in self._executor.busy),
+            blocked=self._blocked,
+            trouble=self.dispatcher.trouble,
+            training=self._trainer.progress,
+        )
+
     async def beat(self) -> None:
         """Tell the service manager, the database and the log what this daemon is doing."""
         logs.settle()
@@ -149,6 +174,12 @@ class Parts:
             while found := await self._store.mend_queue():
                 log.warning("clips that the queue had missed", clips=found)
                 self.ring(SweepDue())
+
+    async def cards(self) -> None:
+        """Have the editor's cards follow. They are no reason to stop, whatever is wrong with them."""
+        if not self.dispatcher.failures:
+            with suppress(AmbaraError):
+                await self._store.follow_redraft()
 
     async def _canary(self) -> int:
         total = self._executor.total

@@ -84,6 +84,16 @@ BROKEN_BY_SQL = {
         "functions",
         "select public.ambara_restrict();",
     ),
+    "a trigger of the queue is off": (
+        "alter table clips disable trigger ambara_clips_came",
+        "queue",
+        "alter table public.clips enable trigger ambara_clips_came;\ndelete from public.draft_queue;",
+    ),
+    "both are for replicas alone": (
+        "alter table clips enable replica trigger ambara_clips_came, enable replica trigger ambara_clips_changed",
+        "queue",
+        "alter table public.clips enable trigger ambara_clips_changed;",
+    ),
     "no bucket": ("delete from storage.buckets where id = 'clips'", "bucket", "insert into storage.buckets"),
 }
 
@@ -114,6 +124,12 @@ BROKEN_AND_MIGRATED = {
     "no examination": ("drop function ambara_examine()", "examination", "ambara migrate --again"),
     "a function is gone": ("drop function ambara_let_go(text, bigint, bigint)", "functions", "ambara migrate --again"),
     "a table is gone": ("drop table training_requests", "tables", "ambara migrate --again"),
+    "the queue is gone": ("drop table draft_queue", "tables", "ambara migrate --again"),
+    "a trigger of the queue is gone": (
+        "drop trigger ambara_clips_changed on clips",
+        "queue",
+        "ambara migrate --again",
+    ),
     "a migration is not recorded": (
         "delete from supabase_migrations.schema_migrations where name = 'examine'",
         "migrations",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from doctor_bench import made
+from doctor_bench import faults, look, made, mended
+from witness import insert_clips
 
+from daemon import migrate
 from daemon.config import Settings
 from daemon.doctor import facts
 from daemon.doctor.finding import Fault
@@ -32,12 +34,12 @@ async def test_clips_without_a_primary_key(blank_database: str, settings: Settin
                 patient.facts = row[0]
                 return facts.tables(patient)
 
-            assert "all 10 are there" in told()
+            assert "all 11 are there" in told()
             db.execute("alter table clips drop constraint clips_pkey cascade")
             with pytest.raises(Fault, match="clips: no primary key") as fault:
                 told()
             db.execute(fault.value.remedy.encode())
-            assert "all 10 are there" in told()
+            assert "all 11 are there" in told()
             db.execute("alter table clips disable row level security")
             db.execute('drop policy "Signed-in people read clips" on clips')
             db.execute('drop policy "Signed-in people add clips" on clips; drop policy "Ambara reads" on clips')
@@ -49,6 +51,43 @@ async def test_clips_without_a_primary_key(blank_database: str, settings: Settin
             told()
             facts.row_security(patient)
             assert patient.facts["tables"]["clips"]["policies"] == 3
+
+
+async def test_the_queues_index(blank_database: str, settings: Settings) -> None:
+    """It can be dropped, and is made again by the migration."""
+    origin.prepare(blank_database, minimal=False)
+    with psycopg.connect(blank_database, autocommit=True) as db:
+        async with admit(settings, "") as patient:
+            db.execute("drop index draft_queue_order")
+            row = db.execute("select ambara_examine()").fetchone()
+            patient.facts = row[0] if row else {}
+            with pytest.raises(Fault, match="not the index draft_queue_order") as fault:
+                facts.queue(patient)
+            assert fault.value.remedy.endswith("ambara migrate --again")
+            migrate.apply(blank_database, again=True)
+            row = db.execute("select ambara_examine()").fetchone()
+            patient.facts = row[0] if row else {}
+            assert facts.queue(patient) == "draft_queue follows clips"
+
+
+async def test_a_queue_that_was_deaf_is_made_anew(clean_stack: LocalStack, settings: Settings) -> None:
+    """What came meanwhile is in it, and what was written over meanwhile wants a draft again."""
+    with mended(clean_stack) as db:
+        run = "00000000-0000-4000-8000-000000000001"
+        insert_clips(db, run, ["clips/0.wav", "clips/1.wav"])
+        db.execute("select ambara_register_model('base', 'f', '{}', true)")
+        db.execute(
+            "select ambara_submit('w', 1, (select jsonb_agg(jsonb_build_object('clip_id', c.clip_id, 'fence', c.fence, "
+            "'text', 'heard')) from ambara_claim('w', 1, 9, 600) c))"
+        )
+        ready = "select ambara_snapshot() -> 'ready'"
+        assert db.execute(ready.encode()).fetchone() == (0,)
+        db.execute("alter table clips disable trigger ambara_clips_came, disable trigger ambara_clips_changed")
+        insert_clips(db, run, ["clips/2.wav"])
+        db.execute("update clips set draft_transcription = 'stock again' where file_name = 'clips/1.wav'")
+        assert db.execute(ready.encode()).fetchone() == (0,)
+        db.execute(faults(await look(settings))["queue"].encode())
+        assert db.execute(ready.encode()).fetchone() == (2,)
 
 
 async def test_a_database_that_writes_nothing_for_realtime(local_stack: LocalStack, settings: Settings) -> None:

@@ -150,6 +150,25 @@ async def test_this_host(name: str, settings: Settings, monkeypatch: pytest.Monk
     assert remedy in faults(found)[red]
 
 
+async def test_more_processes_than_cards(
+    local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU there may be as many as one likes."""
+    settings = made(local_stack, tmp_path, training={"processes": 4, "batch_size": 4})
+    found = await look(settings, checks=HOST)
+    assert (faults(found), found["processes"].found) == ({}, "4 processes train together, on the CPU")
+    monkeypatch.setattr(families, "device", lambda *_: Device("cuda (toy)", "float16", 1 << 40, 1 << 40))
+    for there, remedy in ((1, "processes = 1"), (2, "processes = 2"), (3, "processes = 2")):
+        monkeypatch.setattr(host, "cards", lambda there=there: there)
+        found = await look(settings, checks=HOST)
+        assert faults(found) == {"processes": f"{remedy}   # under [training] in ambara.toml"}
+        assert found["processes"].found.endswith(f"each on a card of its own, and this machine has {there}")
+    monkeypatch.setattr(host, "cards", lambda: 4)
+    assert faults(await look(settings, checks=HOST)) == {}
+    off = made(local_stack, tmp_path, training={"enabled": False, "processes": 4, "batch_size": 4})
+    assert (await look(off, checks=HOST))["processes"].found == "not checked: training is off in the settings"
+
+
 async def test_a_state_directory_of_somebody_else(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     found = faults(await look(settings, checks=HOST))

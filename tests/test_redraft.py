@@ -87,6 +87,8 @@ async def test_a_dry_run_counts_and_changes_nothing_then_the_label_is_drafted(
     assert drafted_by_machine(db).keys() == {i for i, row in mine.items() if row["file_name"] >= "clips/4"}
     assert wer({f"clips/{i}.wav": spoken[i].text for i in range(4, 10)}, mine) < 0.2
     assert db.execute("select kind, stage from model_versions").fetchall() == [("manual", "candidate")]
+    card = "select type, status, progress, progress_message from jobs"
+    assert db.execute(card.encode()).fetchall() == [("redraft", "done", 100, "6 drafts written as version 1")]
     assert claimed(db) == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from plain_counts import counted, plainly
 from scale_rows import Db, database, generate
 from scale_statements import STATEMENTS, Statement, connected, reads, undone
 from witness import scalar
@@ -92,6 +93,23 @@ def test_the_queue_offers_what_is_wanted_in_the_editors_order(before: str, db: D
         assert queued == wanted
         query = f"select clip_id from ambara_claim('test', {_live(db)}, 100, 60)"
         assert db.execute(query.encode()).fetchall() == wanted[:100]
+
+
+@pytest.mark.parametrize("before", ["", PROMOTED, f"{PROMOTED}; {DRAFTED}"], ids=["day", "live", "far"])
+def test_what_is_counted_is_what_a_look_at_all_would_count(before: str, db: Db) -> None:
+    plainly(db)
+    with undone(db):
+        if before:
+            db.execute(before.encode())
+        assert counted(db)["queue"]["ready"] > 1000
+
+
+def test_to_count_reads_clips_from_end_to_end_once_at_most(db: Db) -> None:
+    """Corrections have to be read; beside them there are indexes."""
+    learning, _ = reads(db, STATEMENTS["training (each sweep)"], TABLES)
+    both, _ = reads(db, STATEMENTS["status"], TABLES)
+    assert learning <= 1
+    assert both <= 2
 
 
 @pytest.mark.parametrize(

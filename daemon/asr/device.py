@@ -37,6 +37,13 @@ def measure(device: torch.device, dtype: str) -> Device:
     return Device("cpu", dtype, total, _available(total))
 
 
+def cards() -> int:
+    """How many graphics cards of NVIDIA's PyTorch finds."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def nvidia_card(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
     """Whether this machine has a graphics card of NVIDIA's, be it of use to PyTorch or not."""
     try:

@@ -65,6 +65,7 @@ async def _redraft(
 
     from daemon import logs
     from daemon.app import new_worker
+    from daemon.cli.redraft_card import Card
     from daemon.clips import ClipStore
     from daemon.drafter import Drafter
     from daemon.parts import audio_reader, model_maker, one_run, pipeline_settings, run_directories
@@ -103,14 +104,16 @@ async def _redraft(
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=console) as bar:
+        with Progress(*columns, console=console) as bar, bound_contextvars(version=version):
             task = bar.add_task("drafting", total=eligible)
+            card = Card(store, f"Drafting again with {loaded.name}", eligible)
 
             def show(tally: Tally) -> None:
                 bar.update(task, completed=tally.written + tally.dropped + tally.failed)
+                card.tally = tally
 
-            with bound_contextvars(version=version):
-                tally = await pipeline.turn(Request(version, manual=True, runs=tuple(chosen)), progress=show)
+            request = Request(version, manual=True, runs=tuple(chosen))
+            tally = await card.beside(pipeline.turn(request, progress=show), f"as version {version}")
     console.print(
         f"{tally.written} drafts written as version {version}; {tally.dropped} left to the person who came first; "
         f"{tally.failed} failed (the log above says why)."

@@ -26,6 +26,10 @@ _URL = "Set SUPABASE_URL to the project's address, such as https://abcdefgh.supa
 def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="The numbers as JSON, for a program.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", help="Look again every few seconds, until Ctrl-C. With --json: a line each."),
+    ] = False,
 ) -> None:
     """Show what is live, what waits, what failed and why, and which daemons are at work.
 
@@ -35,12 +39,23 @@ def status(
 
         ambara status
 
+        ambara status --watch
+
         ambara status --json | jq .queue
 
         ambara --config /etc/ambara/ambara.toml status
     """
     supabase = settings_of(context, logging=False).supabase
-    found = fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+
+    def look() -> dict[str, Any]:
+        return fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+
+    if watch:
+        from daemon.cli.status_watch import watch as keep_looking
+
+        keep_looking(look, supabase.url, as_json=as_json)
+        return
+    found = look()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

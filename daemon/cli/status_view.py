@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +23,12 @@ Found = Mapping[str, Any]
 def show(found: Found, url: str) -> None:
     """Print the answer of `ambara_status`."""
     console = Console(highlight=False, soft_wrap=True)
+    for part in screen(found, url):
+        console.print(part)
+
+
+def screen(found: Found, url: str) -> Iterator[RenderableType]:
+    """The parts of the screen, from the top."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -34,14 +40,13 @@ def show(found: Found, url: str) -> None:
     table.add_row("corrections", _corrections(found.get("new_corrections", {})))
     table.add_row("training", _training(found.get("training") or {}))
     table.add_row("candidate", _candidate(found.get("candidate")))
-    console.print(table)
+    yield table
     for lines in (_failures(found.get("failures", ())), _daemons(found.get("daemons", ()))):
-        console.print()
-        for line in lines:
-            console.print(line)
+        yield Text()
+        yield from lines
     if advice := publication_advice(found.get("published", ())):
-        console.print()
-        console.print(Text(advice, "yellow"))
+        yield Text()
+        yield Text(advice, "yellow")
 
 
 def publication_advice(published: Sequence[str]) -> str | None:

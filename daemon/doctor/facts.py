@@ -1,8 +1,9 @@
-"""Checks of what `ambara_examine` says: tables, row security, functions, publication."""
+"""Checks of what `ambara_examine` says: tables, row security, functions, queue, publication."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from daemon.credentials import ROLE
 from daemon.doctor.finding import Fault, NotAsked
@@ -14,6 +15,10 @@ PUBLISHED = tuple(name.removeprefix("public.") for name in TABLES)
 PEOPLES = ("runs", "clips")
 READ = (*PEOPLES, "ambara_daemons")
 """What the daemon reads by itself under a role of its own."""
+TRIGGERS = {"ambara_clips_came": "clips that come", "ambara_clips_changed": "clips that are changed"}
+"""By which the queue follows `clips`, and what it hears of by each."""
+ANEW = "delete from public.draft_queue; select public.ambara_mend_queue(2147483647);"
+"""Makes the queue anew: what was missed and what was changed meanwhile. A minute at a million clips."""
 RESTRICT = "select public.ambara_restrict(); grant execute on function public.ambara_whoami() to anon, authenticated;"
 PEOPLE_MAY = """\
 create policy "Signed-in people read {0}" on public.{0} for select to authenticated using (true);
@@ -61,6 +66,26 @@ def row_security(patient: Patient) -> str:
     if patient.role == ROLE and (shut := [name for name in READ if not found[name]["admits"]]):
         raise Fault(f"{ROLE} sees no row of {', '.join(shut)}", "select public.ambara_admit();")
     return f"on for all {len(found)} tables"
+
+
+def queue(patient: Patient) -> str:
+    """Whether `draft_queue` follows `clips`. Without it new clips are found only every half hour."""
+    triggers = patient.facts.get("triggers")
+    if triggers is None:
+        raise NotAsked("an old migration was applied after newer ones; `ambara migrate --again` applies all in order")
+    missing = [name for name in TRIGGERS if name not in triggers]
+    if missing:
+        raise Fault(f"clips has not the trigger {' and '.join(missing)}: {_unheard(missing)}", patient.migrate())
+    if off := [name for name in TRIGGERS if not triggers[name]]:
+        enable = "\n".join(f"alter table public.clips enable trigger {name};" for name in off)
+        raise Fault(f"the trigger {' and '.join(off)} on clips is switched off: {_unheard(off)}", f"{enable}\n{ANEW}")
+    if not patient.facts["queue_order"]:
+        raise Fault("draft_queue has not the index draft_queue_order: each claim reads all of it", patient.migrate())
+    return "draft_queue follows clips"
+
+
+def _unheard(triggers: Sequence[str]) -> str:
+    return f"the queue does not hear of {' and of '.join(TRIGGERS[name] for name in triggers)}"
 
 
 def replication(patient: Patient) -> str:

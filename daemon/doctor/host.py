@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon import hub
 from daemon.asr import families
-from daemon.asr.device import nvidia_card
+from daemon.asr.device import cards, nvidia_card
 from daemon.asr.errors import ModelError
 from daemon.doctor.finding import Fault, NotAsked
 from daemon.doctor.patient import Patient
@@ -25,6 +25,7 @@ NAME_STATE = 'directory = "/var/lib/ambara"   # under [state] in ambara.toml'
 NAME_BASE = 'base = "openai/whisper-small"   # under [model] in ambara.toml'
 NAME_LANGUAGE = 'language = "mg"   # under [model] in ambara.toml'
 NAME_DEVICE = 'device = "auto"   # under [model] in ambara.toml, with dtype = "auto"'
+ONE_PROCESS = "processes = 1   # under [training] in ambara.toml"
 FIND_CARD = "nvidia-smi && sudo nvidia-modprobe -u -c=0   # the driver, then its device files"
 SET_TOKEN = "export HF_TOKEN=hf_…   # one that may write; or: hf auth login"  # noqa: S105 - no token
 NOT_FETCHED = "the model is not on this machine yet"
@@ -100,6 +101,28 @@ async def device(patient: Patient) -> str:
     if patient.base and (weights := _least_memory(patient.base, found.dtype)) > found.total:
         raise Fault(f"{room}: the weights alone take {weights / 1e9:.1f} GB", NAME_BASE)
     return room
+
+
+async def processes(patient: Patient) -> str:
+    """Whether each process of a training has a card of its own. On the CPU there may be as many as one likes."""
+    training = patient.settings.training
+    if not training.enabled:
+        raise NotAsked("training is off in the settings")
+    wanted = training.processes
+    if wanted == 1:
+        return "one process trains"
+    found = await asyncio.to_thread(families.device, patient.settings.model.family, patient.model_options())
+    if found.name == "cpu":
+        return f"{wanted} processes train together, on the CPU"
+    there = await asyncio.to_thread(cards) if found.name.startswith("cuda") else 1
+    if wanted <= there:
+        return f"{wanted} processes train together, each on one of {there} cards"
+    step = training.batch_size * training.gradient_accumulation
+    most = max(count for count in range(1, max(there, 1) + 1) if step % count == 0)
+    raise Fault(
+        f"{wanted} processes are to train together, each on a card of its own, and this machine has {there}",
+        f"processes = {most}   # under [training] in ambara.toml",
+    )
 
 
 def state(patient: Patient) -> str:

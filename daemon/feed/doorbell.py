@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from inspect import iscoroutinefunction
 
 import structlog
@@ -28,9 +29,12 @@ class Doorbell:
         self._resting: dict[Event, bool] = {}
         """Events that have just rung, and whether they were pressed again since."""
         self._broken = False
+        self.pressed_at: dict[Event, datetime] = {}
+        """When each kind of event came last, whether it rang then or not."""
 
     def press(self, event: Event) -> None:
         """Ring now, or soon if it has just rung. Call it from the event loop."""
+        self.pressed_at[event] = datetime.now(UTC)
         if event in self._resting:
             self._resting[event] = True
             return

@@ -19,7 +19,7 @@ from daemon.feed.doorbell import Doorbell
 from daemon.feed.loss import FeedState, Loss
 from daemon.feed.settings import FeedSettings
 from daemon.redaction import Redactor
-from handlers.events import Event
+from handlers.events import ClipsChanged, Event
 
 log = structlog.get_logger(__name__)
 
@@ -44,8 +44,15 @@ class Feed:
         """One sentence while the state is not LIVE, with the remedy where there is one; None while nothing failed."""
         self.since = datetime.now(UTC)
         """When the state became what it is."""
+        self.proven_at: datetime | None = None
+        """When a change of this daemon's own last came back."""
         self.generation = 0
         """Connections tried so far."""
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When somebody's change of a clip was last heard."""
+        return self._bell.pressed_at.get(ClipsChanged())
 
     async def run(self) -> None:
         """Listen for ever. Nothing that happens out there ends this; cancelling it takes at most a few seconds."""
@@ -72,6 +79,7 @@ class Feed:
     def _prove(self) -> None:
         if self._live_at is None:
             self._live_at = time.monotonic()
+        self.proven_at = datetime.now(UTC)
         self._become(FeedState.LIVE, None)
 
     def _become(self, state: FeedState, reason: str | None) -> None:

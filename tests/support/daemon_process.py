@@ -133,8 +133,13 @@ def environment(project: Project, folder: Path) -> dict[str, str]:
 
 
 def write_config(folder: Path, **sections: Any) -> Path:
-    """`folder`/ambara.toml with the carried model, JSON lines and no training, unless `sections` say otherwise."""
-    known: Sections = {"model": {"base": str(BASE)}, "training": {"enabled": False}, "log": {"format": "json"}}
+    """`folder`/ambara.toml: the carried model, JSON lines, no training and no page, unless `sections` say otherwise."""
+    known: Sections = {
+        "model": {"base": str(BASE)},
+        "training": {"enabled": False},
+        "status": {"enabled": False},
+        "log": {"format": "json"},
+    }
     merged = {name: {**known.get(name, {}), **sections.get(name, {})} for name in {**known, **sections}}
     lines = [f"[{name}]\n{''.join(_assignment(key, value) for key, value in merged[name].items())}" for name in merged]
     config = folder / "ambara.toml"
