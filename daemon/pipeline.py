@@ -16,8 +16,8 @@ from daemon.clips import ClipStore
 from daemon.errors import AmbaraError, first_error
 from daemon.loading import AudioAwayError, Loader, ReadAudio
 from daemon.ports import Claim, Ears, PipelineSettings, Request, Tally
-from daemon.turn import GIVE_BACK_S, Turn
-from daemon.writing import Writer
+from daemon.turn import Turn
+from daemon.writing import GIVE_BACK_S, Writer
 
 log = structlog.get_logger(__name__)
 

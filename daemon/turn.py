@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 from daemon.asr.chunking import joined
 from daemon.asr.transcriber import Waveform
 from daemon.clips import ClipStore
-from daemon.errors import AmbaraError, TemporaryError
+from daemon.errors import TemporaryError
 from daemon.hearing import hear, pieces_of
 from daemon.loading import Batch, Loader
 from daemon.ports import Claim, Drafted, Ears, Heard, PipelineSettings, Request, Tally
-from daemon.writing import Writer
+from daemon.writing import Writer, answered
 
-GIVE_BACK_S = 3.0
 DECODED = 2
 """Batches whose audio is held: the one on the device, and the next."""
 IN_A_BACKLOG = 4
@@ -139,17 +138,14 @@ class Turn:
         return min(LARGEST_CLAIM, IN_A_BACKLOG * some) if self.full_claims else some
 
     async def _claiming(self, asking: Coroutine[Any, Any, T], claims: Callable[[T], list[Claim]]) -> T:
-        """Claim. A cancellation waits for the answer: only what is known to be held can be given back."""
-        claiming = asyncio.get_running_loop().create_task(asking)
+        """Claim, and note what is held then."""
         before, self.unsure = self.unsure, True
-        try:
-            await asyncio.shield(claiming)
-        finally:
-            with suppress(AmbaraError, TimeoutError):
-                async with asyncio.timeout(GIVE_BACK_S):
-                    self.writer.held |= {claim.clip_id: claim for claim in claims(await claiming)}
-                    self.unsure = before
-        return claiming.result()
+
+        def hold(answer: T) -> None:
+            self.writer.held |= {claim.clip_id: claim for claim in claims(answer)}
+            self.unsure = before
+
+        return await answered(asking, hold)
 
     async def _hear(self, batch: Batch) -> Heard:
         if len(batch) == 1 and len(pieces := pieces_of(batch[0][1], self.settings.batch_seconds)) > 1:

@@ -4,21 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
 from daemon.clips import ClipStore
-from daemon.errors import TemporaryError
+from daemon.errors import AmbaraError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, Heard, Outcome, Request, Retry, Tally
 
 log = structlog.get_logger(__name__)
 
+GIVE_BACK_S = 3.0
+"""Seconds that a turn which was interrupted may take to learn what it holds, and again to give it back."""
 BUSY_RETRIES = 5
 BUSY_PAUSE_S = 0.1
 UNWRITTEN = 2
 """Batches that may wait for their drafts to be written while another is on the device."""
+
+
+T = TypeVar("T")
+
+
+async def answered(asking: Coroutine[Any, Any, T], hear: Callable[[T], None]) -> T:
+    """Ask, and let `hear` have the answer. A cancellation waits for it a while.
+
+    Only what is known to be held can be given back; and what a statement on its way has locked, nobody can.
+    """
+    asked = asyncio.get_running_loop().create_task(asking)
+    try:
+        await asyncio.shield(asked)
+    finally:
+        with suppress(AmbaraError, TimeoutError):
+            async with asyncio.timeout(GIVE_BACK_S):
+                hear(await asked)
+    return asked.result()
 
 
 @dataclass(slots=True)
@@ -86,7 +109,9 @@ class Writer:
             if attempt:
                 await asyncio.sleep(BUSY_PAUSE_S * attempt)
             try:
-                outcomes = await self.store.submit(self.request.version, pending)
+                outcomes = await answered(
+                    self.store.submit(self.request.version, pending), partial(self._forget_settled, pending)
+                )
             except TemporaryError as error:
                 if error.reason != "database-error":
                     raise
@@ -96,7 +121,6 @@ class Writer:
                 log.debug("clip drafted", clip=d.claim.clip_id, outcome=outcomes[d.claim.clip_id].value)
             written = sum(outcomes[d.claim.clip_id] is Outcome.WRITTEN for d in settled)
             tally += Tally(written=written, dropped=len(settled) - written)
-            self._forget(d.claim for d in settled)
             pending = [d for d in pending if outcomes[d.claim.clip_id] is Outcome.BUSY]
         if pending:  # somebody holds the row for long: the clip is asked for again later
             await self.store.release([d.claim.clip_id for d in pending])
@@ -117,6 +141,9 @@ class Writer:
         self.total += tally
         if self.progress:
             self.progress(self.total)
+
+    def _forget_settled(self, submitted: Sequence[Drafted], outcomes: Mapping[str, Outcome]) -> None:
+        self._forget(d.claim for d in submitted if outcomes[d.claim.clip_id] is not Outcome.BUSY)
 
     def _forget(self, claims: Iterable[Claim]) -> None:
         for claim in claims:
