@@ -366,12 +366,14 @@ def away(*_: str) -> TemporaryError:
 async def test_a_storage_that_is_away_is_tried_patiently_and_then_said(tmp_path: Path) -> None:
     """Not a clip is blamed for it. When it is back, freezing goes on."""
     asked: list[str] = []
+    given: set[str] = set()
     back = False
 
     async def read(run_id: str, file_name: str) -> Waveform:
         asked.append(file_name)
         if len(set(asked)) > 10 and not back:
             raise away()
+        given.add(file_name)
         return await from_memory(run_id, file_name)
 
     samples = many(200)
@@ -379,8 +381,9 @@ async def test_a_storage_that_is_away_is_tried_patiently_and_then_said(tmp_path:
         await freeze(samples, read, tmp_path / "data", pause_s=0.001)
     assert told.value.reason == "storage-unavailable"
     assert load_manifest(tmp_path / "data") is None
-    tries = max(asked.count(name) for name in asked)
-    assert tries == TRIES
+    # One that was given bears witness, and each of those who ask at a time may call it.
+    assert {asked.count(name) for name in asked if name not in given} <= set(range(1, TRIES + 1))
+    assert max(asked.count(name) for name in asked if name not in given) == TRIES
     assert len(set(asked)) <= 10 + 2 * FETCHES, "it did not ask for all the others, too"
 
     back = True
