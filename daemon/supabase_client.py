@@ -17,6 +17,18 @@ __all__ = ["TIMEOUT", "AsyncClient", "client_for", "connect", "http_client"]
 
 TIMEOUT = httpx.Timeout(20.0, connect=5.0)
 """Seconds. A statement of the daemon takes milliseconds; what takes longer than this has lost its answer."""
+PATIENT = frozenset(
+    {
+        "ambara_begin_training",
+        "ambara_training",
+        "ambara_status",
+        "ambara_mend_queue",
+        "ambara_examine",
+        "ambara_history",
+    }
+)
+"""Functions that read everything. The database gives each of them 55 s, and a request has 60 s on Supabase."""
+PATIENCE_S = 60.0
 KEPT_S = 20.0
 """Seconds that an idle connection is kept: longer than the pause between two beats, so that a clip that comes after
 hours finds one open, and shorter than what stands between is known to forget connections after."""
@@ -35,8 +47,14 @@ def http_client(connections: int = 16) -> httpx.AsyncClient:
         timeout=TIMEOUT,
         limits=limits,
         http2=False,
-        event_hooks={"response": [_judge]},
+        event_hooks={"request": [_wait], "response": [_judge]},
     )
+
+
+async def _wait(request: httpx.Request) -> None:
+    """Give what reads everything its time."""
+    if request.url.path.rpartition("/rpc/")[2] in PATIENT:
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": PATIENCE_S}
 
 
 async def _judge(response: httpx.Response) -> None:
