@@ -163,7 +163,7 @@ async def _serve(
         tasks.create_task(parts.cards(), name="cards")
         clock.every(KEEPER_S, 0.2, parts.loop.keeper.turn, "keeper")
         tasks.create_task(parts.loop.keeper.turn(), name="keeper")
-        clock.every(MEASURED_S, 0.2, ledger.edits.turn, "edits")
+        clock.every(MEASURED_S, 0.2, parts.measure, "edits")
         clock.every(KEEPER_S, 0.2, parts.mend, "queue")
         tasks.create_task(parts.mend(), name="queue")
         parts.ring(SweepDue())

@@ -175,6 +175,11 @@ class Parts:
                 log.warning("clips that the queue had missed", clips=found)
                 self.ring(SweepDue())
 
+    async def measure(self) -> None:
+        """Compare corrections with the drafts that people had before them."""
+        if not self.dispatcher.failures:
+            await self.loop.ledger.edits.turn()
+
     async def cards(self) -> None:
         """Have the editor's cards follow. They are no reason to stop, whatever is wrong with them."""
         if not self.dispatcher.failures:
