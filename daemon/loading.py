@@ -68,10 +68,15 @@ class Loader:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, claims: Iterable[Claim], *, first: bool = False) -> None:
-        """Let these wait behind the others, or before them."""
-        more = {claim.clip_id: claim for claim in claims}
-        self._waiting = more | self._waiting if first else self._waiting | more
+    def add(self, claims: Iterable[Claim]) -> None:
+        """Let these wait behind the others."""
+        self._waiting |= {claim.clip_id: claim for claim in claims}
+
+    def give_up(self) -> list[Claim]:
+        """Let go of what is still waiting, and return it."""
+        claims = list(self._waiting.values())
+        self._waiting.clear()
+        return claims
 
     @property
     def has_short(self) -> bool:

@@ -62,7 +62,8 @@ class Pipeline:
     async def _turn(self, request: Request, progress: Callable[[Tally], None] | None) -> Tally:
         waiting = Loader(self._read, self._settings, self._lengths)
         writer = Writer(self._store, request, self._lengths, progress)
-        turn = Turn(self._store, waiting, self._ears, self._settings, request, writer)
+        newest = Loader(self._read, self._settings, self._lengths)
+        turn = Turn(self._store, waiting, self._ears, self._settings, request, writer, newest)
         try:
             return await turn.run()
         except* AmbaraError as group:
@@ -71,7 +72,7 @@ class Pipeline:
             if writer.refused:  # one line for all of them, with one of them: a broken run directory would flood the log
                 log.info("clips not drafted", reasons=dict(writer.refused), clip=writer.such_as)
             self._owed |= writer.held
-            self._unsure |= turn.unsure
+            self._unsure |= turn.asking > 0
             if not waiting:
                 self._lengths.clear()
             with suppress(AmbaraError, TimeoutError):

@@ -1,8 +1,9 @@
 """One turn of drafting: claim, read, transcribe, submit, until nothing is ready or enough was done.
 
 Three things go on at once: the audio of the next batch is fetched and decoded, one batch is on the device, and what was
-heard before is written. So the device waits for the network only where that is the slower of the two. A long clip goes
-after the short ones and piece by piece, and what has become ready meanwhile goes in between.
+heard before is written. So the device waits for the network only where that is the slower of the two. A clip that comes
+while a long queue is drafted goes in between, by itself, when the device is free. A long clip goes after the short ones
+and piece by piece, and what has become ready meanwhile goes in between.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from daemon.asr.chunking import joined
@@ -31,6 +32,8 @@ LARGEST_CLAIM = 1000
 """Rows that the Data API answers with at most."""
 LOOK_S = 0.25
 """Seconds, at least, between two looks for clips that have just come."""
+A_BATCH = 0.7
+"""So much of a batch's time, where that is longer. Not all of it: looks would come at the same moment of each batch."""
 
 T = TypeVar("T")
 
@@ -45,14 +48,18 @@ class Turn:
     settings: PipelineSettings
     request: Request
     writer: Writer
-    unsure: bool = False
-    """A claim was asked for and its answer has not come: it may have been carried out."""
+    newest: Loader
+    """Clips that have just come."""
+    asking: int = 0
+    """Claims that were asked for and whose answer has not come: they may have been carried out."""
     full_claims: int = 0
     """How many claims in a row brought as much as was asked for: there is more."""
-    owed: int = 0
-    """Batches that go before another look, because others were let in before them."""
-    look_at: float = 0.0
-    """When to look for the newest clips again, by the monotonic clock."""
+    outdated: bool = False
+    """Another version is live."""
+    batch_s: float = 0.0
+    """How long the last batch was on the device."""
+    _between: list[Batch] = field(default_factory=list)
+    """Of the clips that have just come, what is read."""
 
     async def run(self) -> Tally:
         """Draft. Returns what it came to."""
@@ -60,17 +67,26 @@ class Turn:
         decoded = asyncio.Semaphore(DECODED)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read(read, decoded))
+            watching = tasks.create_task(self._watch())
             for_ever = [tasks.create_task(self.writer.run()), tasks.create_task(self._keep())]
             while (batches := await read.get()) is not None:
                 while batches:
-                    await self.writer.place()
-                    self.writer.put(await self._hear(batches.pop(0)))  # popped: it may be half an hour of audio
+                    await self._draft(batches.pop(0))  # popped: it may be half an hour of audio
+                    for batch in self._come():
+                        await self._draft(batch)
                 decoded.release()
                 read.task_done()
+            watching.cancel()  # what it has claimed and not read is given back with the turn
+            for batch in self._come():
+                await self._draft(batch)
             await self.writer.join()
             for task in for_ever:
                 task.cancel()
         return self.writer.total
+
+    async def _draft(self, batch: Batch) -> None:
+        await self.writer.place()
+        self.writer.put(await self._hear(batch))
 
     async def _read(self, out: asyncio.Queue[list[Batch] | None], decoded: asyncio.Semaphore) -> None:
         """Claim, and read the audio of one batch after the other."""
@@ -93,7 +109,7 @@ class Turn:
 
     async def _refill(self, *, may_claim: bool, after_long: bool) -> bool:
         """Claim if it is time to. Returns whether there is something to read."""
-        if self.waiting and not after_long and not await self._look():
+        if self.outdated:
             return False
         if not may_claim:
             return bool(self.waiting) and not after_long
@@ -102,25 +118,34 @@ class Turn:
             return bool(self.waiting) and self.request.manual  # nothing came meanwhile: the turn is over
         return bool(self.waiting)
 
-    async def _look(self) -> bool:
-        """Let clips that have just come go first, however long the queue. Returns whether the version is still live.
+    async def _watch(self) -> None:
+        """Have clips that have just come ready for the device's next free moment, however long the queue."""
+        r = self.request
+        while not r.manual and r.runs is None:
+            await asyncio.sleep(max(LOOK_S, A_BATCH * self.batch_s))
+            # Where a second claim may bring all there is, that comes first: the end of a short queue is no news.
+            if self.waiting and self.full_claims != 1 and not self._between:
+                with suppress(TemporaryError):  # who drafts or reads meets it, too, and knows what to do
+                    await self._look()
 
-        They are at most a quarter of a batch, and whoever was next goes before any more: a stream of them keeps nobody
-        waiting. Where a second claim may bring all there is, that comes first: the end of a short queue is no news.
-        """
+    async def _look(self) -> None:
+        """They are at most a quarter of a batch, and a batch of the others goes before any more of them: a stream keeps
+        nobody waiting."""
         r, s = self.request, self.settings
-        now = time.monotonic()
-        if self.owed:
-            self.owed -= 1
-            return True
-        if r.manual or r.runs is not None or self.full_claims == 1 or now < self.look_at:
-            return True
-        self.look_at = now + LOOK_S
         asking = self.store.claim_newest(r.version, max(1, s.batch_clips // 4), s.lease_s)
         live, newest = await self._claiming(asking, lambda answer: answer[1])
-        self.waiting.add(newest, first=True)
-        self.owed = len(newest)
-        return live == r.version
+        self.outdated = live != r.version
+        self.newest.add(newest)
+        while self.newest.has_short:
+            loaded = await self.newest.load()
+            self._between += loaded.batches
+            await self.writer.note(loaded.failures)
+        self.waiting.add(self.newest.give_up())  # long ones have their turn after the others
+
+    def _come(self) -> list[Batch]:
+        """What has just come and is read. More of it waits until this is drafted, and a batch of the others."""
+        come, self._between = self._between, []
+        return come
 
     async def _claim(self) -> bool:
         """Claim, and let it wait behind the others. Returns whether anything came."""
@@ -139,11 +164,11 @@ class Turn:
 
     async def _claiming(self, asking: Coroutine[Any, Any, T], claims: Callable[[T], list[Claim]]) -> T:
         """Claim, and note what is held then."""
-        before, self.unsure = self.unsure, True
+        self.asking += 1
 
         def hold(answer: T) -> None:
             self.writer.held |= {claim.clip_id: claim for claim in claims(answer)}
-            self.unsure = before
+            self.asking -= 1
 
         return await answered(asking, hold)
 
@@ -173,6 +198,8 @@ class Turn:
         live, ready = await self.store.snapshot()
         if live != self.request.version:
             return False
+        for batch in self._come():
+            await self.writer.settle(*await self._on_device(batch))
         if ready:
             await self._claim()
         while self.waiting.has_short:
@@ -187,7 +214,8 @@ class Turn:
         try:
             return await hear(self.ears, batch)
         finally:
-            self.writer.total += Tally(device_s=time.monotonic() - began)
+            self.batch_s = time.monotonic() - began
+            self.writer.total += Tally(device_s=self.batch_s)
 
     async def _keep(self) -> None:
         """Renew what is held while the work takes its time."""

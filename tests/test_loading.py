@@ -105,14 +105,14 @@ def test_one_whose_row_lies_takes_no_place_from_the_others_and_is_known_next_tim
         assert (lengths, shelf.reads) == ({"liar": 190.0}, reads)
 
 
-def test_what_is_to_go_first_does() -> None:
-    """With those of its own length from behind, where there are any."""
-    shelf = Shelf({"a": 25.0, "b": 3.0, "c": 25.0, "d": 25.0, "new": 3.0})
+def test_what_is_given_up_waits_elsewhere() -> None:
+    shelf = Shelf({"a": 3.0, "b": 190.0})
     loader = Loader(shelf.read, SETTINGS, {})
-    loader.add(claim(name, shelf.real_s[name]) for name in "abcd")
-    loader.add([claim("new", 3.0)], first=True)
-    assert len(loader) == 5
-    assert heard(drained(loader)) == [["new", "b"], ["a", "c"], ["d"]]
+    loader.add(claim(name, shelf.real_s[name]) for name in "ab")
+    assert loader.has_short
+    assert [one.clip_id for one in loader.give_up()] == ["a", "b"]
+    assert len(loader) == 0
+    assert not loader.has_short
 
 
 def test_what_is_longer_than_told_and_still_fits_is_heard_apart_from_the_short_ones() -> None:

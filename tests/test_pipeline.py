@@ -292,84 +292,150 @@ NEW = 100
 """The number of a clip that comes later."""
 
 
+class Looking(ClipStore):
+    """Tells when somebody has looked for the newest clips."""
+
+    looks = 0
+    enough = 0
+    looked_enough = asyncio.Event()
+
+    async def claim_newest(self, *arguments: Any) -> tuple[int | None, list[Claim]]:
+        found = await super().claim_newest(*arguments)
+        self.looks += 1
+        if self.looks >= self.enough:
+            self.looked_enough.set()
+        return found
+
+    async def looked(self) -> None:
+        """Wait for a look that begins from now on to end. One may be on its way."""
+        self.enough, self.looked_enough = self.looks + 2, asyncio.Event()
+        await self.looked_enough.wait()
+
+
 @pytest.fixture
-def at_each_batch(monkeypatch: pytest.MonkeyPatch) -> PipelineSettings:
-    """Look for the newest at each batch; so many are claimed at first that nothing else finds them."""
-    monkeypatch.setattr(daemon.turn, "LOOK_S", 0.0)
-    return PipelineSettings(batch_clips=2, claim_clips=100)
+def looking(supabase_client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Looking:
+    monkeypatch.setattr(daemon.turn, "LOOK_S", 0.01)
+    monkeypatch.setattr(daemon.turn, "A_BATCH", 0.0)
+    return Looking(supabase_client, "mine")
 
 
-async def test_a_clip_that_comes_while_many_wait_goes_before_them(
-    store: ClipStore,
-    reader: AudioReader,
-    ears: Ears,
-    version: int,
-    clips: list[str],
-    run: Path,
-    db: Database,
-    at_each_batch: PipelineSettings,
+ALL_AT_ONCE = PipelineSettings(batch_clips=2, claim_clips=100)
+"""So many are claimed at first that nothing else finds those that come."""
+
+
+async def test_a_clip_that_comes_while_many_wait_goes_next(
+    looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:
-    """Behind the batch that is on the device and the one that is read, though it is the youngest of all."""
+    """By itself, and before the batch that is read already, though it is the youngest of all."""
     (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+    read = asyncio.Event()
+
+    async def reading(run_id: str, file_name: str) -> Waveform:
+        wave = await reader.read(run_id, file_name)
+        if file_name == name(NEW):
+            asyncio.get_running_loop().call_later(0.2, read.set)  # until it stands in its place
+        return wave
 
     async def before(numbers: list[int]) -> None:
         if 0 in numbers:
             insert_clips(db, RUN, [name(NEW)])
+            await read.wait()
 
     ears.before = before
-    tally = await Pipeline(store, reader.read, ears, at_each_batch).turn(Request(version))
+    tally = await Pipeline(looking, reading, ears, ALL_AT_ONCE).turn(Request(version))
     assert tally == Tally(written=CLIPS + 1)
-    assert [NEW in batch for batch in ears.batches].index(True) <= 2
+    assert ears.batches[:3] == [[0, 1], [NEW], [2, 3]]
     assert [number for batch in ears.batches for number in batch if number != NEW] == list(range(CLIPS))
 
 
 async def test_a_stream_of_new_clips_keeps_nobody_waiting(
-    store: ClipStore,
-    reader: AudioReader,
-    ears: Ears,
-    version: int,
-    clips: list[str],
-    run: Path,
-    db: Database,
-    at_each_batch: PipelineSettings,
+    looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:
-    """One comes with each batch, of a length like no other; every second batch is of those that were there."""
+    """One comes with each batch; every second batch is of those that were there."""
     for i in range(NEW, NEW + 5):
         (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
-    db.execute("update clips set duration_sec = 100")
 
     async def before(numbers: list[int]) -> None:
         if (new := NEW + len(ears.batches) - 1) < NEW + 5:
             insert_clips(db, RUN, [name(new)])
+            await asyncio.sleep(0.2)
 
     ears.before = before
-    settings = replace(at_each_batch, batch_seconds=150)
-    tally = await Pipeline(store, reader.read, ears, settings).turn(Request(version))
+    tally = await Pipeline(looking, reader.read, ears, ALL_AT_ONCE).turn(Request(version))
     assert tally == Tally(written=CLIPS + 5)
     only_new = [min(batch) >= NEW for batch in ears.batches]
     assert any(only_new)
     assert not any(one and two for one, two in pairwise(only_new[:-1]))
 
 
-async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
-    store: ClipStore,
+@pytest.mark.parametrize("told", [0.5, 4.0])
+async def test_a_long_clip_that_comes_waits_behind_the_others(
+    looking: Looking,
     reader: AudioReader,
     ears: Ears,
     version: int,
     clips: list[str],
+    run: Path,
     db: Database,
-    at_each_batch: PipelineSettings,
+    told: float,
+) -> None:
+    """Whether its row tells the truth or not."""
+    (run / name(LONG)).write_bytes(wav_bytes(noise(samples(LONG) / SAMPLE_RATE, seed=LONG)))
+
+    async def before(numbers: list[int]) -> None:
+        if 0 in numbers:
+            insert_clips(db, RUN, [name(LONG)])
+            db.execute("update clips set duration_sec = %s where file_name = %s", [told, name(LONG)])
+            await looking.looked()
+
+    ears.before = before
+    settings = replace(ALL_AT_ONCE, batch_clips=4, batch_seconds=2.8)
+    tally = await Pipeline(looking, reader.read, ears, settings).turn(Request(version))
+    assert tally == Tally(written=CLIPS + 1)
+    known = [[number < CLIPS for number in batch] for batch in ears.batches]
+    assert known == sorted(known, reverse=True), "the short ones, then the pieces"
+    assert claimed(db) == 0
+
+
+async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
+    looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], db: Database
 ) -> None:
     """What was read is drafted, and the rest is left to the other version."""
 
     async def before(numbers: list[int]) -> None:
         if 0 in numbers:
-            await store.register("better", "e" * 64, {}, go_live=True)
+            await looking.register("better", "e" * 64, {}, go_live=True)
+            await looking.looked()
 
     ears.before = before
-    tally = await Pipeline(store, reader.read, ears, at_each_batch).turn(Request(version, batches=99))
+    tally = await Pipeline(looking, reader.read, ears, ALL_AT_ONCE).turn(Request(version, batches=99))
     assert tally.written <= 4
     assert len(drafted_by_machine(db)) == tally.written
+    assert claimed(db) == 0
+
+
+async def test_a_turn_that_is_cancelled_gives_back_what_has_just_come(
+    looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
+) -> None:
+    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+    came = asyncio.Event()
+
+    async def reading(run_id: str, file_name: str) -> Waveform:
+        if file_name == name(NEW):
+            came.set()
+        return await reader.read(run_id, file_name)
+
+    async def before(numbers: list[int]) -> None:
+        insert_clips(db, RUN, [name(NEW)])
+        await asyncio.sleep(GUARD_S)
+
+    ears.before = before
+    async with asyncio.TaskGroup() as tasks:
+        turn = tasks.create_task(Pipeline(looking, reading, ears, ALL_AT_ONCE).turn(Request(version)))
+        await came.wait()
+        assert claimed(db) == CLIPS + 1
+        turn.cancel()
+    assert turn.cancelled()
     assert claimed(db) == 0
 
 
