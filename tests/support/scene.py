@@ -56,6 +56,13 @@ where c.status = 'pending' and c.corrected_transcription is null
     where d.clip_id = c.id and d.text = c.draft_transcription)
   and not (c.id::text = any (%s))
 """
+_TOLD = """
+select jsonb_build_object('clip', c.id, 'created', c.created_at, 'updated', c.updated_at, 'now', now(),
+  'state', to_jsonb(s), 'queue', to_jsonb(q), 'live', (select to_jsonb(v) from model_versions v where v.stage = 'live'))
+from clips c left join draft_state s on s.clip_id = c.id left join draft_queue q on q.clip_id = c.id
+where c.id::text = any (%s)
+"""
+LAST_WORDS = 8000
 
 
 @dataclass
@@ -91,7 +98,11 @@ class Scene:
         audio = {"run_dirs": dict.fromkeys(RUNS, self.folder / "run")}
         begin = daemon_process if cold else self.nest.daemon
         with begin(self, self.folder / name, **{"audio": audio, "drafting": PROMPT, **sections}) as running:
-            yield running
+            try:
+                yield running
+            except BaseException:
+                print(f"The last words of {name}:\n{running.output[-LAST_WORDS:]}")
+                raise
 
     def insert(self, count: int, *, run: int | None = None) -> list[str]:
         """Commit so many new clips, however often it takes. Returns their ids, which stand in the ledger."""
@@ -157,7 +168,14 @@ class Scene:
 
         with self.fault.healing():
             await self.until(none_left, within_s)
-        self.fault.holds(name, ["the database does not answer"] if still is None else still)
+        self.fault.holds(name, ["the database does not answer"] if still is None else self._told(still))
+
+    def _told(self, clips: set[str]) -> list[str]:
+        """What the database knows of clips that have no draft."""
+        if not clips:
+            return []
+        with psycopg.connect(self.stack.db_url, autocommit=True) as db:
+            return [str(row) for row in db.execute(_TOLD, [list(clips)]).fetchall()]
 
     def longest_wait(self) -> float:
         """Seconds from a clip's coming to its first draft, of the one that waited longest."""
