@@ -100,8 +100,8 @@ class Scene:
         with begin(self, self.folder / name, **{"audio": audio, "drafting": PROMPT, **sections}) as running:
             try:
                 yield running
-            except BaseException:
-                print(f"The last words of {name}:\n{running.output[-LAST_WORDS:]}")
+            except BaseException as error:
+                error.add_note(f"The last words of {name}:\n{running.output[-LAST_WORDS:]}")
                 raise
 
     def insert(self, count: int, *, run: int | None = None) -> list[str]:
