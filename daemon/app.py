@@ -168,6 +168,7 @@ async def _serve(
         tasks.create_task(parts.mend(), name="queue")
         parts.ring(SweepDue())
         tasks.create_task(parts.dispatcher.run(), name="dispatcher")
+        tasks.create_task(parts.dispatcher.learn(), name="learning")
         tasks.create_task(reloads(parts), name="reloads")
         if parts.feed:
             tasks.create_task(parts.feed.run(), name="feed")

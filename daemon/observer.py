@@ -7,20 +7,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-import structlog
-
 from daemon.clips import ClipStore
-from daemon.errors import TemporaryError
 from daemon.learning.ledger import Ledger
 from daemon.learning.registry import Registry
 from handlers.commands import Lane
 from handlers.snapshot import Learning, Snapshot
 
-log = structlog.get_logger(__name__)
-
 
 class Observer:
-    """Reads the truth once per round of decisions."""
+    """Reads the truth, once for each round of decisions."""
 
     def __init__(
         self,
@@ -39,16 +34,11 @@ class Observer:
     async def observe(self, *, learning: bool) -> Snapshot:
         """The truth as it is now, with what the learning loop looks at if `learning`.
 
-        Raises `TemporaryError` when the database is away. Where it tells of the queue and not of the corrections, they
-        are left out: all of them are counted, and millions may exceed a statement's time. Drafting goes on.
+        Raises `TemporaryError` when the database is away, or cannot count all corrections in the time that it gives a
+        statement.
         """
+        found = await observe_learning(self._ledger, self._registry) if learning else None
         live, ready = await self._store.snapshot()
-        found = None
-        if learning:
-            try:
-                found = await observe_learning(self._ledger, self._registry)
-            except TemporaryError as error:
-                log.warning("cannot count corrections", reason=error.reason, error=str(error))
         # What runs here is read last: it may have changed while the database was asked.
         return Snapshot(live=live, loaded=self._loaded(), ready=ready, busy=self._busy(), learning=found)
 

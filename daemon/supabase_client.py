@@ -15,8 +15,9 @@ from daemon.sections import SupabaseSettings
 
 __all__ = ["TIMEOUT", "AsyncClient", "client_for", "connect", "http_client"]
 
-TIMEOUT = httpx.Timeout(20.0, connect=5.0)
-"""Seconds. A statement of the daemon takes milliseconds; what takes longer than this has lost its answer."""
+TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+"""Seconds. A statement of the daemon takes milliseconds, and Supabase ends any after 8 s; what takes longer than this
+has lost its answer."""
 PATIENT = frozenset(
     {
         "ambara_begin_training",

@@ -81,6 +81,7 @@ class Parts:
         self.ring = self.dispatcher.ring
         pulse.watch("drafting", lambda: 0.0 if drafter.working else self._executor.overdue_s())
         pulse.watch("the sweep", lambda: self.dispatcher.overdue_s(1.2 * settings.drafting.sweep_seconds))
+        pulse.watch("counting corrections", self.dispatcher.count_overdue_s)
         self.feed: Feed | None = None
         if settings.realtime.enabled:
             feed = FeedSettings(

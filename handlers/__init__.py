@@ -52,8 +52,15 @@ def needs_learning(events: Collection[Event]) -> bool:
 
 
 def handle(events: Collection[Event], snapshot: Snapshot, policy: Policy) -> list[Command]:
-    """Take the decisions of all `events`, each once, and never send a command into a busy lane."""
-    handlers = dict.fromkeys(handler for event in events for handler in DECISIONS[type(event)])
+    """Take the decisions of all `events`, each once, and never send a command into a busy lane.
+
+    Those of `LEARNING` are taken where the snapshot tells of it, and the others where it does not: counting what there
+    is to learn takes so long that it has rounds of its own.
+    """
+    counted = snapshot.learning is not None
+    handlers = dict.fromkeys(
+        handler for event in events for handler in DECISIONS[type(event)] if (handler in LEARNING) is counted
+    )
     commands: list[Command] = []
     busy = set(snapshot.busy)
     for handler in handlers:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from daemon import dispatcher as module
 from daemon.dispatcher import Dispatcher
 from daemon.errors import ConfigurationError, TemporaryError
-from handlers.commands import Command, Draft, Lane
-from handlers.events import ClipsChanged, ClipsDrafted, SweepDue
+from handlers.commands import Command, Draft, Lane, Promote
+from handlers.events import ClipsChanged, ClipsDrafted, EvaluationFinished, SweepDue
 from handlers.policy import DraftingPolicy, Policy
-from handlers.snapshot import Snapshot
+from handlers.snapshot import Candidate, Comparison, Learning, Snapshot, Training
 
 GUARD_S = 20.0
+NOTHING_NEW = Training(new_clips=0, new_minutes=0, trained_clips=9, trained_minutes=1, recordings=9, held_out=8)
+LEARNT = Learning(training=NOTHING_NEW, candidate=None, hour=12)
 
 
 class Truth:
@@ -40,7 +44,7 @@ class Truth:
             self.failures -= 1
             raise self.error
         self.seen.set()
-        return self.snapshot
+        return replace(self.snapshot, learning=LEARNT if learning else None)
 
     async def was_looked_at(self) -> None:
         """Wait for the next observation, and for what follows from it."""
@@ -76,9 +80,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @asynccontextmanager
 async def running(loop: Dispatcher) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(loop.run())
+        loops = [tasks.create_task(loop.run()), tasks.create_task(loop.learn())]
         yield
-        task.cancel()
+        for task in loops:
+            task.cancel()
 
 
 async def test_a_burst_of_events_is_one_look_and_one_decision(truth: Truth, loop: Dispatcher) -> None:
@@ -90,7 +95,7 @@ async def test_a_burst_of_events_is_one_look_and_one_decision(truth: Truth, loop
         await truth.was_looked_at()
         for _ in range(100):
             await asyncio.sleep(0)
-    assert (truth.looked, loop.decided) == (1, 1)
+    assert (truth.looked, truth.counted, loop.decided) == (2, 1, 1)
     assert truth.started == [Draft(version=3, batches=4)]
 
 
@@ -118,7 +123,7 @@ async def test_an_event_that_comes_during_a_look_is_answered_by_another_look(tru
                 await asyncio.sleep(0)
         for _ in range(100):
             await asyncio.sleep(0)
-    assert truth.looked == 2
+    assert truth.looked - truth.counted == 2
 
 
 async def test_events_outlive_looks_that_fail(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:
@@ -201,10 +206,99 @@ async def test_it_starts_nothing_that_cannot_be_done(snapshot: Snapshot, truth: 
 
 async def test_corrections_are_counted_only_for_who_asks(truth: Truth, loop: Dispatcher) -> None:
     """Counting takes longer than the rest, and clips change all the time."""
-    for event in (ClipsChanged(), ClipsDrafted(), SweepDue()):
-        loop.ring(event)
-        await loop.decide()
-    assert (truth.looked, truth.counted) == (3, 1)
+    async with running(loop):
+        for event in (ClipsChanged(), ClipsDrafted(), SweepDue()):
+            loop.ring(event)
+            await truth.was_looked_at()
+            if isinstance(event, SweepDue):
+                await truth.was_looked_at()
+            for _ in range(100):
+                await asyncio.sleep(0)
+    assert (truth.looked, truth.counted) == (4, 1)
+
+
+async def test_who_asks_is_answered_with_what_was_counted(truth: Truth, loop: Dispatcher) -> None:
+    """The first look of the round knows nothing of it."""
+    comparison = Comparison(3, 400, 8, 4000, 0.4, 0.2, 0.1, 0.3, 0.95)
+    candidate = replace(LEARNT, candidate=Candidate(4, here=True, comparison=comparison))
+    seen: list[bool] = []
+
+    async def observe(*, learning: bool) -> Snapshot:
+        seen.append(learning)
+        return replace(await truth.observe(learning=learning), learning=candidate if learning else None)
+
+    loop = Dispatcher(observe, truth.started.append, Policy())
+    async with running(loop):
+        loop.ring(EvaluationFinished())
+        async with asyncio.timeout(GUARD_S):
+            while not truth.started:  # noqa: ASYNC110 - a plain list
+                await asyncio.sleep(0)
+    assert seen == [False, True]
+    assert [type(command) for command in truth.started] == [Promote]
+
+
+async def test_clips_are_drafted_while_corrections_are_counted(truth: Truth) -> None:
+    """However long that takes, and whatever comes of it."""
+    counted = asyncio.Event()
+    error = TemporaryError("There are too many.", reason="database-error")
+
+    async def observe(*, learning: bool) -> Snapshot:
+        if learning:
+            await counted.wait()
+            raise error
+        return await truth.observe(learning=learning)
+
+    loop = Dispatcher(observe, truth.started.append, Policy())
+    async with running(loop):
+        loop.ring(SweepDue())
+        await truth.was_looked_at()
+        loop.ring(ClipsChanged())
+        await truth.was_looked_at()
+        assert [type(command) for command in truth.started] == [Draft, Draft]
+        with capture_logs() as lines:
+            counted.set()
+            async with asyncio.timeout(GUARD_S):
+                while not lines:  # noqa: ASYNC110 - a plain list
+                    await asyncio.sleep(0)
+        assert [(line["event"], line["reason"]) for line in lines] == [("cannot count corrections", "database-error")]
+        loop.ring(ClipsChanged())
+        await truth.was_looked_at()
+    assert len(truth.started) == 3
+    assert loop.failures == 0
+
+
+async def test_nothing_is_counted_while_the_database_is_away(truth: Truth, loop: Dispatcher, pauses: list[int]) -> None:
+    truth.failures = 5
+    async with running(loop):
+        loop.ring(SweepDue())
+        while not pauses[4:]:  # noqa: ASYNC110 - a plain list
+            await asyncio.sleep(0)
+        assert truth.counted == 0
+        await truth.was_looked_at()
+        await truth.was_looked_at()
+    assert truth.counted == 1
+
+
+async def test_a_count_that_does_not_end_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COUNT_S", 0.1)
+    answer = asyncio.Event()
+
+    async def stuck(*, learning: bool) -> Snapshot:
+        if learning:
+            await answer.wait()
+        return Snapshot(live=3, loaded=3, ready=0)
+
+    loop = Dispatcher(stuck, lambda _: None, Policy())
+    async with running(loop):
+        loop.ring(SweepDue())
+        assert loop.count_overdue_s() == 0
+        await asyncio.sleep(0.5)
+        assert loop.count_overdue_s() > 0
+        assert loop.overdue_s(60) == 0
+        answer.set()
+        async with asyncio.timeout(GUARD_S):
+            while loop.count_overdue_s():  # noqa: ASYNC110 - a plain number
+                await asyncio.sleep(0)
 
 
 async def test_a_round_that_does_not_end_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def nothing_runs() -> frozenset[Lane]:
     return frozenset()
 
 
-async def test_corrections_that_cannot_be_counted_do_not_keep_clips_waiting(
+async def test_where_corrections_cannot_be_counted_the_queue_can_be_read(
     supabase_client: AsyncClient, clean_stack: Any, db: Database, tmp_path: Path
 ) -> None:
     """As where there are so many that a statement may not take so long."""
@@ -40,8 +40,11 @@ async def test_corrections_that_cannot_be_counted_do_not_keep_clips_waiting(
     async with http_client() as http:
         nobody = await connect(f"http://127.0.0.1:{free_port()}", clean_stack.service_role_key, http)
         lacking = Ledger(database.Database(nobody), "worker")
-        snapshot = await Observer(store, lacking, registry, lambda: version, nothing_runs).observe(learning=True)
+        observer = Observer(store, lacking, registry, lambda: version, nothing_runs)
+        snapshot = await observer.observe(learning=False)
         assert (snapshot.live, snapshot.ready, snapshot.learning) == (version, 1, None)
+        with pytest.raises(TemporaryError):
+            await observer.observe(learning=True)
         away = Observer(ClipStore(nobody, "worker"), lacking, registry, lambda: version, nothing_runs)
         with pytest.raises(TemporaryError):
-            await away.observe(learning=True)
+            await away.observe(learning=False)

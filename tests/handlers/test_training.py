@@ -128,4 +128,7 @@ def test_corrections_are_counted_only_when_a_decision_asks() -> None:
 
 def test_training_and_drafting_go_on_beside_each_other() -> None:
     both = replace(snapshot(ENOUGH), ready=5)
-    assert {type(command).__name__ for command in handle([SweepDue()], both, POLICY)} == {"Draft", "Train"}
+    while_drafting = replace(both, busy=frozenset({Lane.DRAFT}))
+    while_training = replace(both, busy=frozenset({Lane.WORK}), learning=None)
+    assert [type(command).__name__ for command in handle([SweepDue()], while_drafting, POLICY)] == ["Train"]
+    assert [type(command).__name__ for command in handle([SweepDue()], while_training, POLICY)] == ["Draft"]
