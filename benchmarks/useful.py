@@ -1,6 +1,6 @@
 """Which clips should people correct first: as they come, or those that the model is least sure of?
 
-    python benchmarks/useful.py [--new 50] [--seeds 5] [--pool 200] [--budgets 10,20,40,80]
+    python benchmarks/useful.py [--new 50] [--seeds 5] [--pool 200] [--steps 60] [--budgets 20,40,80]
 
 The carried small Whisper knows the market. A pool of clips waits for people: `--new` percent from the clinic, which it
 does not know, one in twenty bursts of noise, the rest from the market. It drafts them all once. People then correct so
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ from daemon.asr.whisper.load import load_transcriber
 from daemon.local.speech import Utterance, speak_corpus
 from daemon.local.tiny import BASE
 
-SETTINGS = WhisperSettings("", device="cpu", engine="transformers")
+SETTINGS = WhisperSettings("", device="cpu")
 TRIED, BEFORE = 120, 100
 Pool = list[tuple[Utterance, Draft]]
 
@@ -50,6 +50,7 @@ def least_sure(pool: Pool, _: Random) -> Pool:
 
 
 ORDERS: dict[str, Callable[[Pool, Random], Pool]] = {"arrival": by_arrival, "least sure": least_sure}
+OTHERS = [name for name in ORDERS if name != "arrival"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,67 +145,62 @@ def by_budget(played: Sequence[dict[str, list[Point]]]) -> None:
         table.add(*cells)
 
 
-def by_seed(played: Sequence[dict[str, list[Point]]]) -> None:
-    """Print the table of seeds, and what is saved in the mean."""
-    others = [name for name in ORDERS if name != "arrival"]
-    table = Table(
-        ("seed", "WER: arrival", *(f"WER: {name}" for name in others), *(f"for the same: {name}" for name in others))
-    )
-    for seed, each in enumerate(played):
-        goal = each["arrival"][-1]
-        cells = [" / ".join(f"{100 * point.wer:.1f}" for point in each[name][1:]) for name in ("arrival", *others)]
-        for name in others:
-            clips, seconds = (reached(each[name], goal.wer, what) for what in (_clips, _seconds))
-            cells.append("not reached" if clips is None or seconds is None else f"{clips:.0f}, {seconds:.0f} s")
-        table.add(str(seed), *cells)
-    means = {
-        name: [
-            Point(
-                points[0].clips,
-                statistics.mean(each.seconds for each in points),
-                0,
-                statistics.mean(each.wer for each in points),
-            )
-            for points in zip(*(each[name] for each in played), strict=True)
-        ]
-        for name in ORDERS
-    }
-    goal = means["arrival"][-1]
-    for name in others:
-        clips, seconds = (reached(means[name], goal.wer, what) for what in (_clips, _seconds))
-        pairs = [(one.wer, two.wer) for each in played for one, two in zip(each["arrival"], each[name], strict=True)]
-        worse = sum(two > one for one, two in pairs)
-        took = "are not enough" if clips is None else f"it takes {clips:.0f} corrections, {seconds:.0f} s of audio"
+def by_seed(played: Iterable[dict[str, list[Point]]]) -> list[dict[str, list[Point]]]:
+    """Print the table of seeds, a row when a seed is done. Returns them."""
+    head = ("seed", "WER: arrival", *(f"WER: {name}" for name in OTHERS), *(f"for the same: {name}" for name in OTHERS))
+    table, known = Table(head), []
+    for each in played:
+        goal = each["arrival"][-1].wer
+        rates = (" / ".join(f"{100 * point.wer:.1f}" for point in points[1:]) for points in each.values())
+        table.add(str(len(known)), *rates, *(_takes(each[name], goal) for name in OTHERS))
+        known.append(each)
+    return known
+
+
+def in_the_mean(played: Sequence[dict[str, list[Point]]]) -> None:
+    """Print what is saved."""
+    mean = {name: [_mean(points) for points in zip(*(each[name] for each in played), strict=True)] for name in ORDERS}
+    goal = mean["arrival"][-1]
+    for name in OTHERS:
+        pairs = [pair for each in played for pair in zip(each["arrival"][1:], each[name][1:], strict=True)]
         print(
-            f"\nIn the mean of seeds, for the {goal.wer:.1%} that {goal.clips} corrections ({goal.seconds:.0f} s) give "
-            f"by arrival, {name}: {took}. Worse in {worse} of {len(pairs) - len(played)} trainings."
+            f"\nIn the mean of seeds, for the {goal.wer:.1%} that {goal.clips} corrections ({goal.seconds:.0f} s of "
+            f"audio) give by arrival, {name} takes {_takes(mean[name], goal.wer)}. "
+            f"Worse in {sum(two.wer > one.wer for one, two in pairs)} of {len(pairs)} trainings."
         )
 
 
-def _clips(point: Point) -> float:
-    return float(point.clips)
+def _mean(points: Sequence[Point]) -> Point:
+    seconds, wer = (statistics.mean(values) for values in zip(*((p.seconds, p.wer) for p in points), strict=True))
+    return Point(points[0].clips, seconds, 0, wer)
 
 
-def _seconds(point: Point) -> float:
-    return point.seconds
+def _takes(points: Sequence[Point], goal: float) -> str:
+    clips, seconds = (
+        reached(points, goal, lambda point: point.clips),
+        reached(points, goal, lambda point: point.seconds),
+    )
+    return "more than that" if clips is None or seconds is None else f"{clips:.0f} ({seconds:.0f} s)"
 
 
 def main() -> None:
     """Play every seed, print two tables."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"new": 50, "seeds": 5, "pool": 200, "steps": 120}.items():
+    for name, default in {"new": 50, "seeds": 5, "pool": 200, "steps": 60}.items():
         arguments.add_argument(f"--{name}", type=int, default=default)
-    arguments.add_argument("--budgets", default="10,20,40,80")
+    arguments.add_argument("--budgets", default="20,40,80")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     budgets = [int(each) for each in given.budgets.split(",")]
-    print(f"{heading()}; pool of {given.pool}, {given.new} % new, {given.seeds} seeds, {given.steps} steps\n", flush=True)
-    took, played = Cost(), []
+    print(
+        f"{heading()}; pool of {given.pool}, {given.new} % new, {given.seeds} seeds, {given.steps} steps\n", flush=True
+    )
+    took = Cost()
     with cost(took), tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
-        played = [play(given, budgets, seed, Path(folder)) for seed in range(given.seeds)]
-    by_budget(played)
+        played = by_seed(play(given, budgets, seed, Path(folder)) for seed in range(given.seeds))
     print()
-    by_seed(played)
+    by_budget(played)
+    in_the_mean(played)
     print(f"\n{took.cpu_s:.0f} s of CPU")
 
 

@@ -98,9 +98,7 @@ async def test_the_least_sure_come_first_in_the_editor_with_one_write_each(
     assert await store.snapshot() == (version, 0), "the daemon's own write asks for nothing"
 
 
-async def test_nothing_of_it_happens_by_default(
-    editor: Editor, plain: ClipStore, version: int, db: Database
-) -> None:
+async def test_nothing_of_it_happens_by_default(editor: Editor, plain: ClipStore, version: int, db: Database) -> None:
     await editor.sync_extraction([{"file_name": "clips/0.wav"}])
     with audit.audited(db):
         await draft(plain, version, [0.9])
