@@ -77,7 +77,7 @@ def mixed(count: int, new: float, seed: int, exclude: Sequence[str] = ()) -> lis
     fresh = round(count * new)
     clips = speak_corpus("B", fresh, seed=seed, exclude=exclude) if fresh else []
     clips += speak_corpus("A", count - fresh, seed=seed + 50, exclude=exclude) if count > fresh else []
-    Random(seed).shuffle(clips)  # noqa: S311 - reproducible on purpose
+    Random(seed).shuffle(clips)
     return clips
 
 
@@ -97,14 +97,14 @@ def play(given: argparse.Namespace, budgets: Sequence[int], seed: int, root: Pat
     spoken = mixed(given.pool - noises, given.new / 100, 1000 + seed)
     draw = np.random.default_rng(seed)
     clips = [*spoken, *(bursts(draw) for _ in range(noises))]
-    Random(seed).shuffle(clips)  # noqa: S311 - reproducible on purpose
+    Random(seed).shuffle(clips)
     before = speak_corpus("A", BEFORE, seed=1200 + seed)
     tried = mixed(TRIED, given.new / 100, 1300 + seed, [clip.text for clip in (*spoken, *before)])
     pool = list(zip(clips, hear(BASE, clips), strict=True))
     nothing = Point(0, 0.0, 0, rate(BASE, tried))
     found = {}
     for name, order in ORDERS.items():
-        ordered = [clip for clip, _ in order(pool, Random(seed))]  # noqa: S311 - reproducible on purpose
+        ordered = [clip for clip, _ in order(pool, Random(seed))]
         points = [nothing]
         for budget in budgets:
             chosen = ordered[:budget]

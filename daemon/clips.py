@@ -1,8 +1,9 @@
 """The queue of clips and the guarded write: every statement that the daemon sends to the database.
 
 Each is one function of `supabase/migrations`, idempotent or harmless to repeat, because after a lost answer nobody
-knows whether it was carried out. `ambara_submit` is the daemon's only way to write drafts to `clips`; a person's wish to have
-an older draft back takes the same guarded way (`ambara_restore`). `ambara_give_back_priorities` takes back priorities.
+knows whether it was carried out. `ambara_submit` is the daemon's only way to write to `clips`; a person's wish to
+have an older draft back takes the same guarded way (`ambara_restore`), and `ambara_give_back_priorities` undoes what
+it did to priorities.
 """
 
 from __future__ import annotations

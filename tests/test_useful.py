@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import audit
 import psycopg
 import pytest
-from crowd import crowd
-from daemon_process import daemon_process
-from history import History
 from scripted_editor import Editor, Row
 from supabase import AsyncClient
-from witness import Database, Rows, clip_rows, insert_clips, scalar, team, until, waiting, write_run
+from witness import Database, Rows, clip_rows, scalar
 
 from daemon.asr.transcriber import Draft
 from daemon.clips import ClipStore
-from daemon.local.speech import speak_corpus
 from daemon.ports import Claim, Drafted, Failed, Outcome, Retry
 
 RUN = "00000000-0000-4000-8000-000000000014"
@@ -78,18 +71,13 @@ async def give_back(store: ClipStore) -> int:
     return looked_at
 
 
-def expected(db: Database) -> None:
-    """Let the audit know that priorities may be set."""
-    db.execute("insert into audit.asked values (true)")
-
-
 async def test_the_least_sure_come_first_in_the_editor_with_one_write_each(
     editor: Editor, store: ClipStore, version: int, db: Database
 ) -> None:
     """And what a correction would teach nothing about stays where it was."""
     run = await come(editor, NAMES[:4])
     with audit.audited(db):
-        expected(db)
+        audit.allow_priorities(db)
         await draft(store, version, [0.1, 0.0, 0.9, 0.5])
         assert audit.violations(db) == []
         assert audit.counts(db)["drafts"] == 4
@@ -112,8 +100,7 @@ async def test_the_audit_would_see_it(editor: Editor, store: ClipStore, version:
     await come(editor, NAMES[:2])
     with audit.audited(db):
         await draft(store, version, [0.9])
-        assert len(audit.violations(db)) == 1
-        expected(db)
+        db.execute("insert into audit.asked values (true)")
         await draft(store, version, [0.8])
         db.execute("update draft_state set former_priority = 7 where given_priority = 0.8")
         await give_back(store)
@@ -188,8 +175,7 @@ async def test_all_get_back_what_they_had_but_those_that_somebody_changed(
     await editor._update(clips["prioritised"]["id"], {"priority": 4})
     before = clip_rows(db)
     with audit.audited(db):
-        expected(db)
-        db.execute("insert into audit.priorities select clip_id, former_priority, given_priority from draft_state")
+        audit.allow_priorities(db)
         assert await give_back(plain) == len(names)
         assert audit.violations(db) == []
     assert priorities(db) == {**dict.fromkeys(names, 0), "prioritised": 4}
@@ -220,71 +206,3 @@ async def test_to_give_back_is_no_reason_to_draft_and_stands_in_no_way(
     assert written == {working.clip_id: Outcome.WRITTEN}
     assert await give_back(plain) == 1
     assert set(priorities(db).values()) == {0}
-
-
-async def test_people_at_work_keep_everything(
-    clean_stack: Any, db: Database, supabase_client: AsyncClient, tmp_path: Path
-) -> None:
-    """Every writer of the editor against daemons that set priorities; at the end all is as if they never had."""
-    dice = random.Random(14)
-    history = History(tmp_path / "history.jsonl")
-    stores = [ClipStore(supabase_client, f"sorts-{number}", useful_first=True) for number in range(2)]
-    numbers: list[int] = []
-    over, people_over = asyncio.Event(), asyncio.Event()
-
-    async def go_live() -> None:
-        name = f"model {len(numbers)}"
-        numbers.append((await stores[0].register(name, name, {}, go_live=True))[0])
-
-    async def work(store: ClipStore) -> None:
-        while not over.is_set():
-            version = numbers[-1]
-            claims = await store.claim(version, 16, 60)
-            await asyncio.sleep(0.05)
-            left = [Drafted(c, Draft(audit.stamp(store.worker, c.fence, "x"), -0.2, (), dice.random())) for c in claims]
-            while left:
-                outcomes = await store.submit(version, left)
-                left = [each for each in left if outcomes[each.claim.clip_id] is Outcome.BUSY]
-
-    await go_live()
-    with audit.audited(db):
-        expected(db)
-        async with team(clean_stack) as editor:
-            rows = await editor.clips(await editor.sync_extraction([{"file_name": f"{n}.wav"} for n in range(60)]))
-        with history.statement("insert", {}, [row["id"] for row in rows]):
-            pass
-        async with asyncio.TaskGroup() as tasks:
-            for store in stores:
-                tasks.create_task(work(store))
-            async with crowd(clean_stack, history, dice, pause_s=0.01) as working, asyncio.TaskGroup() as people:
-                people.create_task(working.work(4, rows, people_over))
-                for acts in (25, 50):
-                    await until(lambda acts=acts: working.acts > acts, "people at work")  # type: ignore[misc]
-                    await go_live()
-                people_over.set()
-            await until(lambda: waiting(db) == 0, "everything drafted")
-            over.set()
-        assert scalar(db, "select count(*) from clips where priority > 0 and priority < 1") > 0
-        assert history.broken(db, but=["priority"]) == []
-        assert await give_back(ClipStore(supabase_client, "plain")) > 0
-        assert history.broken(db) == []
-        assert audit.violations(db) == []
-        assert scalar(db, "select count(*) from clips where priority > 0 and priority < 1") == 0
-
-
-async def test_a_daemon_sets_them_and_gives_them_back_when_it_is_started_without(
-    clean_stack: Any, db: Database, tmp_path: Path
-) -> None:
-    names = write_run(tmp_path / "run", speak_corpus("B", 6, seed=514), 6)
-    audio = {"run_dirs": {RUN: tmp_path / "run"}}
-    insert_clips(db, RUN, list(names))
-    with daemon_process(clean_stack, tmp_path, drafting={"useful_first": True}, audio=audio) as daemon:
-        await until(lambda: waiting(db) == 0, "drafted")
-        assert daemon.stop() == 0
-    assert max(priorities(db).values()) > 0
-    drafts = without(clip_rows(db), {"priority", "updated_at"})
-    with daemon_process(clean_stack, tmp_path, audio=audio) as daemon:
-        daemon.wait_for("priorities given back")
-        assert set(priorities(db).values()) == {0}
-        assert daemon.stop() == 0
-    assert without(clip_rows(db), {"priority", "updated_at"}) == drafts
