@@ -51,7 +51,8 @@ begin
   written as (
     update public.clips c
     set draft_transcription = o.text,
-      priority = case when coalesce(o.former, 0) = 0 and o.uncertainty > 0 then o.uncertainty else o.former end
+      priority = case when coalesce(o.former, 0) = 0 and o.uncertainty > 0 then least(o.uncertainty, 1)
+        else o.former end
     from owned o
     join public.ambara_draftable() w on w.clip_id = o.clip_id
     where c.id = o.clip_id and c.updated_at is not distinct from o.clip_updated_at
