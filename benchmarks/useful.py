@@ -6,9 +6,9 @@ The carried small Whisper knows the market. A pool of clips waits for people: `-
 does not know, one in twenty bursts of noise, the rest from the market. It drafts them all once. People then correct so
 many clips in either order; each time the same base is trained with the same steps and seed on these and on 100 market
 clips that were corrected before, and hears 120 clips of sentences that nobody trained on, mixed as the pool is. A burst
-is discarded: it takes a place and teaches nothing. Each seed has other clips, arrivals and training. "Corrections for
-the same": how many it takes in that order to be as good as the last budget makes it by arrival, between two budgets by
-a straight line.
+is discarded: it takes a place and teaches nothing. Each seed has other clips, arrivals and training. "For the same":
+how many corrections, and seconds of audio in them, it takes in that order until the model is first as good as the last
+budget makes it by arrival; between two budgets by a straight line.
 """
 
 from __future__ import annotations
@@ -146,13 +146,13 @@ def by_budget(played: Sequence[dict[str, list[Point]]]) -> None:
 
 
 def by_seed(played: Iterable[dict[str, list[Point]]]) -> list[dict[str, list[Point]]]:
-    """Print the table of seeds, a row when a seed is done. Returns them."""
-    head = ("seed", "WER: arrival", *(f"WER: {name}" for name in OTHERS), *(f"for the same: {name}" for name in OTHERS))
-    table, known = Table(head), []
+    """Print the table of seeds, a row when a seed is done, word error rates from no correction on. Returns them."""
+    table = Table(("seed", *(f"WER: {name}" for name in ORDERS), *(f"for the same: {name}" for name in ORDERS)))
+    known = []
     for each in played:
         goal = each["arrival"][-1].wer
-        rates = (" / ".join(f"{100 * point.wer:.1f}" for point in points[1:]) for points in each.values())
-        table.add(str(len(known)), *rates, *(_takes(each[name], goal) for name in OTHERS))
+        rates = (" / ".join(f"{100 * point.wer:.1f}" for point in points) for points in each.values())
+        table.add(str(len(known)), *rates, *(_takes(points, goal) for points in each.values()))
         known.append(each)
     return known
 
