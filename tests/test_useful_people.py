@@ -92,7 +92,7 @@ async def test_a_daemon_sets_them_and_gives_them_back_when_it_is_started_without
     assert scalar(db, SET)
     before = clip_rows(db)
     with daemon_process(clean_stack, tmp_path, audio=audio) as daemon:
-        daemon.wait_for("priorities given back")
+        daemon.wait_for("priorities given back", clips=given)
         assert scalar(db, "select count(*) from clips where priority <> 0") == 0
         assert daemon.stop() == 0
     for clip, row in clip_rows(db).items():
