@@ -40,7 +40,7 @@ def joined(drafts: Sequence[Draft]) -> Draft:
     without = {"chunked"} | ({"silence"} if said else set())
     flags = dict.fromkeys(flag for draft in drafts for flag in draft.flags if flag not in without)
     confidence = sum(value * weight for value, weight in said) / sum(weight for _, weight in said) if said else None
-    believed = confidence is not None and all(draft.uncertainty for draft in drafts if draft.text)
+    believed = all(draft.uncertainty for draft in drafts if draft.text)
     doubt = uncertainty(confidence) if confidence is not None and believed else 0.0
     return Draft(stitch(draft.text for draft in drafts), confidence, (*flags, "chunked"), doubt)
 

@@ -35,8 +35,8 @@ class Draft:
 def uncertainty(confidence: float) -> float:
     """1 - the geometric mean of the tokens' probabilities: -0.1 -> 0.095, -2 -> 0.865.
 
-    Least confidence, normalised by length (Settles and Craven 2008, https://aclanthology.org/D08-1112): by the plain
-    sum the longest clips would come first, whatever is in them.
+    Least confidence (Settles and Craven 2008, https://aclanthology.org/D08-1112), per token: by the plain sum the
+    longest clips would come first, whatever is in them.
     """
     return -math.expm1(confidence)
 
