@@ -73,7 +73,7 @@ async def run(settings: Settings, *, wait: bool, notifier: Notifier, reread: Cal
         http = await stack.enter_async_context(http_client())
         stack.callback(logs.settle, at_the_end=True)
         client = await client_for(settings.supabase, http)
-        store = ClipStore(client, worker)
+        store = ClipStore(client, worker, useful_first=settings.drafting.useful_first)
         database = Database(client)
         ledger = Ledger(database, worker, settings.supabase.bucket)
 

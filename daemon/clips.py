@@ -1,8 +1,9 @@
 """The queue of clips and the guarded write: every statement that the daemon sends to the database.
 
 Each is one function of `supabase/migrations`, idempotent or harmless to repeat, because after a lost answer nobody
-knows whether it was carried out. `ambara_submit` is the daemon's only way to write to `clips`; a person's wish to have
-an older draft back takes the same guarded way (`ambara_restore`).
+knows whether it was carried out. `ambara_submit` is the daemon's only way to write to `clips`; a person's wish to
+have an older draft back takes the same guarded way (`ambara_restore`), and `ambara_give_back_priorities` undoes what
+it did to priorities.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 MENDED_CLIPS = 10_000
 """Clips that one call of `mend_queue` takes in at most: about a second for the database."""
+GIVEN_BACK_CLIPS = 500
+"""Clips that one call of `give_back_priorities` writes at most: people may want them meanwhile."""
 
 
 class ClipStore:
@@ -34,10 +37,12 @@ class ClipStore:
     that only a person can change.
     """
 
-    def __init__(self, client: AsyncClient, worker: str) -> None:
+    def __init__(self, client: AsyncClient, worker: str, *, useful_first: bool = False) -> None:
+        """`useful_first`: let the priority of clips follow from how unsure the model was of their drafts."""
         self._client = client
         self._database = Database(client)
         self.worker = worker
+        self.useful_first = useful_first
 
     async def check(self, bucket: str) -> None:
         """Raise `ConfigurationError` unless the key is the service role's, and migrations and bucket are there."""
@@ -119,7 +124,7 @@ class ClipStore:
         )
 
     async def submit(self, version: int, drafts: Sequence[Drafted]) -> dict[str, Outcome]:
-        """Write drafts under the guard. Returns the outcome for each clip id."""
+        """Write drafts under the guard, and priorities with them. Returns the outcome for each clip id."""
         return await self._database.call(
             "ambara_submit",
             {
@@ -132,6 +137,7 @@ class ClipStore:
                         "text": d.draft.text,
                         "confidence": d.draft.confidence,
                         "flags": list(d.draft.flags),
+                        "uncertainty": d.draft.uncertainty if self.useful_first else None,
                     }
                     for d in drafts
                 ],
@@ -169,6 +175,13 @@ class ClipStore:
     async def mend_queue(self) -> int:
         """Have the queue take in clips that it has missed, for triggers can be switched off. Returns how many."""
         return await self._database.call("ambara_mend_queue", {"p_limit": MENDED_CLIPS}, int)
+
+    async def give_back_priorities(self) -> int:
+        """Give some clips back the priority that they had before a draft set it, unless somebody has changed it since.
+
+        Returns how many were looked at; 0 when there are no more.
+        """
+        return await self._database.call("ambara_give_back_priorities", {"p_limit": GIVEN_BACK_CLIPS}, int)
 
     async def follow_redraft(self) -> None:
         """Show an editor that has cards how far the live version is with what others had drafted, and end cards that

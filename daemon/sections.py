@@ -62,7 +62,7 @@ class ModelSettings(Section):
 
 
 class DraftingSettings(Section):
-    """How much is drafted at a time."""
+    """How much is drafted at a time, and whether drafts say which clips people should correct first."""
 
     batch_clips: Annotated[int, Field(ge=1, le=512)] = 16
     batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] = 240.0
@@ -71,6 +71,7 @@ class DraftingSettings(Section):
     lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 20.0
     sweep_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30.0
     fetches: Annotated[int, Field(ge=1, le=64)] = 16
+    useful_first: bool = False
 
     @model_validator(mode="after")
     def _a_claim_fills_a_batch(self) -> Self:

@@ -170,11 +170,20 @@ class Parts:
             await self._canary()
 
     async def mend(self) -> None:
-        """Find clips that the database's queue has missed. Until it answers again, there is the next time."""
+        """Find clips that the database's queue has missed, and give back priorities that were set while
+        ``useful_first`` was on. Until the database answers again, there is the next time."""
         with suppress(AmbaraError):
             while found := await self._store.mend_queue():
                 log.warning("clips that the queue had missed", clips=found)
                 self.ring(SweepDue())
+        if self._store.useful_first:
+            return
+        given = 0
+        with suppress(AmbaraError):
+            while some := await self._store.give_back_priorities():
+                given += some
+        if given:
+            log.info("priorities given back", clips=given)
 
     async def measure(self) -> None:
         """Compare corrections with the drafts that people had before them."""

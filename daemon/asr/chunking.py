@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from daemon.asr.transcriber import SAMPLE_RATE, Draft, Waveform
+from daemon.asr.transcriber import SAMPLE_RATE, Draft, Waveform, uncertainty
 
 _PAUSE = SAMPLE_RATE // 5
 """Samples over which quietness is judged: shorter gaps are stops within a word."""
@@ -40,7 +40,9 @@ def joined(drafts: Sequence[Draft]) -> Draft:
     without = {"chunked"} | ({"silence"} if said else set())
     flags = dict.fromkeys(flag for draft in drafts for flag in draft.flags if flag not in without)
     confidence = sum(value * weight for value, weight in said) / sum(weight for _, weight in said) if said else None
-    return Draft(stitch(draft.text for draft in drafts), confidence, (*flags, "chunked"))
+    believed = all(draft.uncertainty for draft in drafts if draft.text)
+    doubt = uncertainty(confidence) if confidence is not None and believed else 0.0
+    return Draft(stitch(draft.text for draft in drafts), confidence, (*flags, "chunked"), doubt)
 
 
 def _quietest(stretch: Waveform) -> int:

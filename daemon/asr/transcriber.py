@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ class Draft:
     """Mean log-probability of the generated tokens, natural logarithm, <= 0. None where nothing was generated."""
     flags: tuple[str, ...] = ()
     """What a person should know: ``silence``, ``repetition``, ``low-confidence``, ``truncated``, ``chunked``."""
+    uncertainty: float = 0.0
+    """From 0 to 1: `uncertainty` of the confidence. 0 as well where a correction would teach nothing: no words, no
+    voice, or words that a guard does not believe."""
+
+
+def uncertainty(confidence: float) -> float:
+    """1 - the geometric mean of the tokens' probabilities: -0.1 -> 0.095, -2 -> 0.865.
+
+    Least confidence (Settles and Craven 2008, https://aclanthology.org/D08-1112), per token: by the plain sum the
+    longest clips would come first, whatever is in them.
+    """
+    return -math.expm1(confidence)
 
 
 class Transcriber(ABC):

@@ -78,7 +78,8 @@ async def _redraft(
         worker = new_worker()
         stack.enter_context(bound_contextvars(worker=worker))
         stack.callback(logs.settle, at_the_end=True)
-        store = ClipStore(await client_for(settings.supabase, http), worker)
+        client = await client_for(settings.supabase, http)
+        store = ClipStore(client, worker, useful_first=settings.drafting.useful_first)
         await store.check(settings.supabase.bucket)
         chosen = await named_runs(store, labels, runs)
         if directory and len(chosen) > 1:

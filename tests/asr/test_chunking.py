@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,3 +73,6 @@ def test_drafts_of_pieces_are_one() -> None:
     assert whole.confidence == pytest.approx(-0.7)
     assert joined([silent, silent]) == Draft("", None, ("silence", "chunked"))
     assert joined([low]) == low
+    sure, unsure = Draft("a", -0.1, (), 0.1), Draft("abc", -0.9, (), 0.6)
+    assert joined([silent, sure, unsure]).uncertainty == pytest.approx(1 - math.exp(-0.7))
+    assert joined([sure, low]).uncertainty == 0, "a guard does not believe all of it"

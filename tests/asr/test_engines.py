@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +81,19 @@ def model(engine: WhisperSettings) -> Transcriber:
 
 def test_silence_stays_silent(model: Transcriber) -> None:
     assert [draft.text for draft in model.transcribe([silence(2), noise(2.5), silence(0.01)])] == [""] * 3
+
+
+def test_a_model_is_less_sure_of_words_that_it_does_not_know(
+    model: Transcriber, market: Sequence[Utterance], clinic: Sequence[Utterance]
+) -> None:
+    """Either engine tells; and where a correction would teach nothing, there is no doubt to tell of."""
+    known, unknown = (
+        [draft.uncertainty for draft in model.transcribe(_audio(clips[:20])) if draft.uncertainty]
+        for clips in (market, clinic)
+    )
+    assert 0 < statistics.median(known) < statistics.median(unknown) < 1
+    stuck = [np.tile(clip.audio, 3) for clip in market[:4]]
+    assert [draft.uncertainty for draft in model.transcribe([silence(2), *stuck])] == [0.0] * 5
 
 
 def test_nothing_is_nothing(model: Transcriber) -> None:

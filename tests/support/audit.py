@@ -67,6 +67,15 @@ def install(db: Database) -> None:
             db.execute(_INSTALL.read_bytes())
 
 
+def allow_priorities(db: Database) -> None:
+    """From now on the daemon may set the priority of clips that have none; what it wrote before counts as its own."""
+    db.execute("insert into audit.asked values (true)")
+    db.execute(
+        "insert into audit.priorities select clip_id, former_priority, given_priority from draft_state "
+        "where given_priority is not null"
+    )
+
+
 def remove(db: Database) -> None:
     """Stop watching, and forget."""
     with db.transaction():

@@ -26,6 +26,29 @@ $$;
 create function audit.accuse(clip uuid, writer text, what text) returns void language sql
 as $$ insert into audit.violations (clip_id, writer, what) values (clip, writer, what) $$;
 
+-- Where the daemon is asked to show useful clips first, a row in here; and then what it wrote, and over what.
+create table audit.asked (useful boolean);
+create table audit.priorities (clip_id uuid primary key, former double precision, given double precision);
+
+-- The daemon sets the priority of a clip that has none, or its own again, and gives back what was there.
+create function audit.prioritising(clip uuid, writer text, was double precision, becomes double precision)
+returns void language plpgsql as $$
+declare
+  own audit.priorities;
+begin
+  select * into own from audit.priorities p where p.clip_id = clip and p.given is not distinct from was;
+  if own.clip_id is null and (coalesce(was, 0) <> 0 or writer <> 'ambara_submit') then
+    perform audit.accuse(clip, writer, format('took the priority %s for its own', was));
+  elsif writer <> 'ambara_submit' and becomes is distinct from own.former then
+    perform audit.accuse(clip, writer, format('gave back %s for %s', becomes, own.former));
+  elsif becomes <> 0 and (becomes < 0 or becomes > 1) then
+    perform audit.accuse(clip, writer, format('set the priority %s', becomes));
+  end if;
+  insert into audit.priorities (clip_id, former, given)
+  values (clip, case when own.clip_id is null then was else own.former end, becomes)
+  on conflict (clip_id) do update set former = excluded.former, given = excluded.given;
+end $$;
+
 create function audit.is_daemon(writer text) returns boolean language sql immutable
 as $$ select starts_with(writer, 'ambara_') $$;
 
@@ -76,6 +99,16 @@ begin
     return new;
   end if;
 
+  if 'priority' = any (changed) and exists (select from audit.asked) then
+    perform audit.prioritising(old.id, who, old.priority, new.priority);
+    changed := array_remove(changed, 'priority');
+  end if;
+  if who = 'ambara_give_back_priorities' and exists (select from audit.asked) then
+    if not changed <@ '{updated_at}' then
+      perform audit.accuse(old.id, who, 'changed ' || array_to_string(changed, ', '));
+    end if;
+    return new;
+  end if;
   if not changed <@ '{draft_transcription,updated_at}' then
     perform audit.accuse(old.id, who, 'changed ' || array_to_string(changed, ', '));
   end if;

@@ -66,8 +66,8 @@ GUARD_MUTANTS = (
     GuardMutant("claimed without waiting", "ambara_claim", "for no key update of c skip locked",
         "for no key update of c", "claim_while_held: waited", crowd=False),
     GuardMutant("the draft alone", "ambara_submit", "set draft_transcription = o.text",
-        "set draft_transcription = o.text, status = c.status, priority = c.priority + 1",
-        "changed draft_transcription, priority"),
+        "set draft_transcription = o.text, status = c.status, duration_sec = coalesce(c.duration_sec, 0) + 1",
+        "changed draft_transcription, duration_sec"),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daemon.asr.chunking import cut, stitch
-from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
+from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform, uncertainty
 from daemon.asr.whisper import guards
 from daemon.asr.whisper.config import GuardSettings
 from daemon.asr.whisper.listener import Heard, Listener
@@ -75,14 +75,16 @@ class WhisperTranscriber(Transcriber):
         text = guards.cut_loop(raw)
         voice = self._voice([window for window, part in zip(windows, parts, strict=True) if part is not None])
         confidence = sum(part.log_probability for part in heard) / sum(part.tokens for part in heard)
-        flags = {
+        astray = {
             guards.REPETITION: text != raw or guards.repeats(raw, self._guards),
-            guards.LOW_CONFIDENCE: confidence < self._guards.low_log_probability
-            or not voice
-            or any(part.temperature for part in heard),  # a probability of drawn words says little
+            # a probability of drawn words says little
+            guards.LOW_CONFIDENCE: not voice or any(part.temperature for part in heard),
             guards.TRUNCATED: not all(part.finished for part in heard),
         }
-        return Draft(text, confidence, (*(flag for flag, raised in flags.items() if raised), *chunked))
+        unsure = confidence < self._guards.low_log_probability
+        flags = (flag for flag, raised in astray.items() if raised or (flag == guards.LOW_CONFIDENCE and unsure))
+        believed = not any(astray.values())
+        return Draft(text, confidence, (*flags, *chunked), uncertainty(confidence) if believed else 0.0)
 
     def _voice(self, windows: Sequence[Waveform]) -> bool:
         """Whether it can be a voice to which the words were put."""
