@@ -30,18 +30,21 @@ class Card:
         card = torch.cuda.get_device_properties(0)
         return f"{card.name} ({card.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda})"
 
+    def now(self) -> float:
+        """Seconds, when the device has done what it was told to.
+
+        The wall's on a GPU; on the CPU those of this process, which other work on the machine does not lengthen.
+        """
+        if not self.cuda:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     def seconds(self, work: Callable[[], object]) -> float:
         """From an idle device to an idle device."""
-        self.wait()
-        began = time.perf_counter()
+        began = self.now()
         work()
-        self.wait()
-        return time.perf_counter() - began
-
-    def wait(self) -> None:
-        """Until it has done what it was told to."""
-        if self.cuda:
-            torch.cuda.synchronize()
+        return self.now() - began
 
     def clear(self) -> None:
         """Let go of all that nobody holds, and count memory from here."""

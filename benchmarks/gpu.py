@@ -12,10 +12,11 @@ take less than eight minutes on an H200; `--only` halves that.
 Drafting needs torch, transformers, numpy and psutil, and no more; ctranslate2 and faster-whisper where they are to be
 compared. Fine-tuning needs also accelerate, datasets, evaluate, jiwer, soundfile and soxr. No database, no model hub.
 
-Times are the wall's, from an idle device to an idle device, after a warm-up with the same work: the median of `--runs`,
-and behind it the least and the most. Memory is the most that was held at a time, the weights included. "of the matrices"
-and "of the bandwidth" are what the work cannot do without (`work`), the padding of its windows included, over what the
-card does at best meanwhile: a product of 8192 x 8192 matrices in bfloat16, and a copy of 2 GiB, measured first.
+Times are the wall's (on the CPU this process's), from an idle device to an idle device, after a warm-up with the same
+work: the median of `--runs`, and behind it the least and the most. Memory is the most that was held at a time, weights
+included. "Of the matrices" and "of the bandwidth" are what the work cannot do without (`work`), the padding of its
+windows included, over what the card does at best meanwhile: a product of 8192 x 8192 matrices in bfloat16, and a copy
+of 2 GiB, measured first.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main(given: argparse.Namespace) -> int:
         if "training" in given.only:
             import gpu_training  # it needs more than the other
 
-            gpu_training.compare(card, shape, model, peak, given)
+            failed |= gpu_training.compare(card, shape, model, peak, given)
     return int(failed)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from card import SHARES, Batches, Card, gib
 from peers import Draft, with_faster_whisper, with_ours, with_transformers
-from report import Table, spread
+from report import Table, failure, spread
 from shapes import SENTENCE, Shape
 from work import Batch, drafting
 
@@ -26,6 +26,7 @@ from daemon.asr.whisper.majors import open_processor
 from daemon.asr.whisper.windows import Windows, spectrograms
 
 _WHOLE, _FITTED = Windows.whole(30.0), Windows.right_sized(30.0)
+_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +71,19 @@ def babble(count: int, seconds: float, seed: int = 0) -> list[Waveform]:
 
 
 def ways(folder: Path, batch: int, device: str) -> Iterator[Way]:
-    """Everything that is compared. Each of CTranslate2's comes after the one of transformers in the same windows."""
-    cuda = device == "cuda"
-    half, size = ("bfloat16", 2) if cuda else ("float32", 4)
-    small, its = ("float16", 2) if cuda else ("int8", 1)
-    usual, fast, ours = (partial(each, folder) for each in (with_transformers, with_faster_whisper, with_ours))
-    threads = torch.get_num_threads()
-    yield Way("the origin's loop: transformers, float32, one by one, 30 s", lambda: usual(1, device), 4, loop=True)
-    dtype = getattr(torch, half)
-    yield Way(f"transformers, {half}, batched, 30 s", lambda: usual(batch, device, dtype), size)
-    needs = ("faster_whisper", "ctranslate2")
-    yield Way(f"faster-whisper, {small}, batched, 30 s", lambda: fast(batch, small, threads, device), its, needs=needs)
+    """Everything that is compared. Each of CTranslate2's comes after one of transformers in the same windows."""
+    cuda, threads = device == "cuda", torch.get_num_threads()
+    half, ours, fast = ("bfloat16", "float16", "float16") if cuda else ("float32", "float32", "int8")
+    loop = partial(with_transformers, folder, 1, device)
+    yield Way("the origin's loop: transformers, float32, one by one, 30 s", loop, 4, loop=True)
+    usual = partial(with_transformers, folder, batch, device, getattr(torch, half))
+    yield Way(f"transformers, {half}, batched, 30 s", usual, _SIZES[half])
+    faster = partial(with_faster_whisper, folder, batch, fast, threads, device)
+    yield Way(f"faster-whisper, {fast}, batched, 30 s", faster, _SIZES[fast], needs=("faster_whisper", "ctranslate2"))
     for windows, told in ((_WHOLE, "30 s"), (_FITTED, "right-sized")):
-        for engine, number, bytes_ in (("transformers", half, size), ("ctranslate2", small, its)):
-            yield Way(
-                f"ours: {engine}, {number}, {told}",
-                partial(ours, batch, engine, number, windows, device),
-                bytes_,
-                needs=() if engine == "transformers" else needs[1:],
-            )
+        for engine, number, needs in (("transformers", ours, ()), ("ctranslate2", fast, ("ctranslate2",))):
+            its = partial(with_ours, folder, batch, engine, number, windows, device)
+            yield Way(f"ours: {engine}, {number}, {told}", its, _SIZES[number], needs=needs)
 
 
 def compare(card: Card, shape: Shape, model: Path, peak: tuple[float, float], given: argparse.Namespace) -> bool:
@@ -106,8 +101,7 @@ def compare(card: Card, shape: Shape, model: Path, peak: tuple[float, float], gi
         try:
             found = _measure(card, way, mine, given)
         except Exception as error:
-            why = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            table.add(way.name, why, *[""] * (len(table.head) - 2))
+            table.add(way.name, failure(error), *[""] * (len(table.head) - 2))
             failed, batches = failed or not way.needs, batches if way.needs else []
             continue
         batches = found.batches or batches  # another library is given the same as transformers just before it
@@ -155,11 +149,11 @@ def _beside(model: Path, waves: Sequence[Waveform]) -> None:
         "is it a voice": lambda wave: (guards.pitched(wave), guards.recurs(wave, settings)),
     }
     print()
-    table = Table(("on the processor, for each clip", "ms", "clips a second at most"))
+    table = Table(("on the processor, for each clip", "CPU ms", "clips a second at most"))
     for name, part in parts.items():
         part(waves[0])
-        began = time.perf_counter()
+        began = time.process_time()
         for wave in waves:
             part(wave)
-        each = (time.perf_counter() - began) / len(waves)
+        each = (time.process_time() - began) / len(waves)
         table.add(name, f"{1000 * each:.1f}", f"{1 / each:.0f}")

@@ -69,6 +69,11 @@ def spread(values: Sequence[float], form: str) -> str:
     return middle if len(values) == 1 else f"{middle} ({least}-{most})"
 
 
+def failure(error: Exception) -> str:
+    """Why a figure is missing."""
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def heading() -> str:
     """Date, commit, machine and versions: figures mean nothing without."""
     memory = psutil.virtual_memory().total / 2**30
