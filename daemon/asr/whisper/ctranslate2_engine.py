@@ -17,7 +17,7 @@ from daemon.asr.whisper.engine import SEED, Spoken
 _AUTO = {"cpu": "int8", "cuda": "float16"}
 """Device -> what ``dtype = "auto"`` stands for here."""
 _CUBLAS = "libcublas.so.12"
-"""What the builds of CTranslate2 4 open on NVIDIA, at the first product of matrices. A PyTorch for CUDA 13 brings another
+"""What the builds of CTranslate2 4 open on NVIDIA, at the first product of matrices. PyTorch for CUDA 13 brings another
 one (OpenNMT/CTranslate2#1933)."""
 
 
