@@ -25,7 +25,7 @@ SETS = {
 """Name -> script and arguments."""
 ON_A_CARD = {
     "gpu-small": ("gpu.py", "--shape", "small"),
-    "gpu-large-v3": ("gpu.py", "--shape", "large-v3", "--clips", "192"),
+    "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
 }
 """The same, of what needs a graphics card: measured only where it is named."""
 

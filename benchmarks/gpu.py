@@ -1,6 +1,6 @@
 """On a graphics card: drafting and fine-tuning as they are usual, and ours, in one run.
 
-    python benchmarks/gpu.py [--shape small] [--only drafting,training] [--clips 256] [--batch 64] [--learned 64]
+    python benchmarks/gpu.py [--shape small] [--only drafting,training] [--clips 512] [--batch 64] [--learned 64]
 
     PYTHONPATH=. python3 benchmarks/gpu.py --shape large-v3                     # where Ambara is not installed
     python benchmarks/gpu.py --device cpu --shape micro --clips 6 --batch 2 --loop 2 --learned 4 --at-once 2    # a try
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import gpu_drafting
@@ -35,12 +36,18 @@ from shapes import SHAPES, make
 from daemon.asr.whisper.load import hush
 
 PARTS = ("drafting", "training")
+NEEDED = ("accelerate", "datasets", "evaluate", "jiwer", "soundfile", "soxr")
+"""Modules without which there is no fine-tuning."""
+FEWER = {"large-v3": {"clips": 128, "loop": 6, "alone": 5, "learned": 32}}
+"""Shape -> what is asked of it otherwise than of smaller ones, or it would take too long."""
 
 
 def main(given: argparse.Namespace) -> int:
     """Measure and print the tables. Returns 1 if a way fails that has to work, or says other words."""
     if given.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch finds no graphics card here. --device cpu tries this out: see --help.")
+    if "training" in given.only and (missing := [name for name in NEEDED if find_spec(name) is None]):
+        raise SystemExit(f"Fine-tuning needs {', '.join(missing)}: install that, or ask for --only drafting.")
     hush()
     card, shape, failed = Card(given.device), SHAPES[given.shape], False
     peak = card.ceilings()
@@ -65,12 +72,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     known.add_argument("--only", default=",".join(PARTS), help="a part, or several with commas between them")
     known.add_argument("--seconds", type=float, default=8.0, help="of a clip, the half more or less")
     known.add_argument("--runs", type=int, default=3)
-    known.add_argument("--clips", type=int, default=256, help="to draft")
+    known.add_argument("--clips", type=int, default=512, help="to draft")
     known.add_argument("--batch", type=int, default=64, help="whole windows on the device at once")
     known.add_argument("--loop", type=int, default=12, help="of the clips that many for the origin's loop")
     known.add_argument("--alone", type=int, default=10, help="times that a clip is drafted by itself")
     known.add_argument("--learned", type=int, default=64, help="clips to learn; a multiple of --at-once")
     known.add_argument("--at-once", type=int, default=16, help="clips in a step of training")
+    known.set_defaults(**FEWER.get(known.parse_known_args(arguments)[0].shape, {}))
     given = known.parse_args(arguments)
     given.only = given.only.split(",")
     if unknown := set(given.only) - set(PARTS):

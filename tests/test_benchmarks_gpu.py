@@ -124,6 +124,19 @@ def test_without_a_card_it_says_so() -> None:
         gpu.main(gpu.options([]))
 
 
+def test_what_fine_tuning_needs_is_missed_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(SystemExit, match="Fine-tuning needs datasets: install that, or ask for --only drafting"):
+        gpu.main(gpu.options(TRY))
+
+
+def test_of_the_largest_shape_less_is_asked() -> None:
+    small, large = gpu.options([]), gpu.options(["--shape", "large-v3"])
+    assert large.clips < small.clips
+    assert gpu.options(["--shape", "large-v3", "--clips", "9"]).clips == 9
+    assert large.batch == small.batch
+
+
 def test_clips_that_do_not_fill_the_steps_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu.options(["--learned", "5", "--at-once", "2"])
