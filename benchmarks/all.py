@@ -3,6 +3,7 @@
 Each goes between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the words around stay. About 20 minutes on two cores.
 
     python benchmarks/all.py [NAME …]
+    python benchmarks/all.py gpu-small gpu-large-v3    # on a graphics card, see gpu.py
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ SETS = {
     "pipeline": ("pipeline.py",),
 }
 """Name -> script and arguments."""
+ON_A_CARD = {
+    "gpu-small": ("gpu.py", "--shape", "small"),
+    "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
+}
+"""The same, of what needs a graphics card: measured only where it is named."""
 
 
 def put(document: str, name: str, words: str) -> str:
@@ -38,7 +44,7 @@ def main(names: list[str]) -> int:
     """Run them one after the other. Returns how many failed; their tables stay as they are."""
     failed = 0
     for name in names or SETS:
-        script, *arguments = SETS[name]
+        script, *arguments = (SETS | ON_A_CARD)[name]
         print(f"\n## {name}\n", flush=True)
         began = time.monotonic()
         with subprocess.Popen(

@@ -3,14 +3,8 @@
     python benchmarks/drafting.py [--shape tiny] [--clips 32] [--seconds 8] [--batch 16] [--runs 2] [--threads 1]
 
 Weights of a published size, random but for the one sentence of 40 tokens that they say to everything (`shapes`), so
-that all have equal work. CPU seconds, the least of several runs; `transcribe` alone, models loaded and warm.
-
-* the origin's loop: one clip after the other through `WhisperForConditionalGeneration.generate`, float32, 30 s window
-* transformers, batched: the same, `--batch` clips at a time
-* faster-whisper: `BatchedInferencePipeline`, every clip one of its chunks, greedy, no timestamps; it takes a vocabulary
-  that is not OpenAI's for English only, so its prompt is two tokens shorter and its answer two longer
-* ours: `Transcriber.transcribe`, silence gate and guards included, in whole and in right-sized windows
-* the whole daemon: the processor time of all its processes, `--daemon` times the clips
+that all have equal work. CPU seconds, the least of several runs; drafting alone, models loaded and warm. `peers` tells
+what each way is; "the whole daemon" is the processor time of all its processes, over `--daemon` times the clips.
 """
 
 from __future__ import annotations
@@ -19,27 +13,22 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import psycopg
 import torch
+from peers import Draft, with_faster_whisper, with_ours, with_transformers
 from report import Cost, Table, fastest, heading
 from shapes import SENTENCE, SHAPES, make
 
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
-from daemon.asr.whisper.config import WhisperSettings
-from daemon.asr.whisper.load import hush, load_transcriber
-from daemon.asr.whisper.majors import open_processor
+from daemon.asr.whisper.load import hush
 from daemon.asr.whisper.windows import Windows
 from daemon.local.speech import concatenate, speak_corpus, wav_bytes
-
-_ASKED = {"language": "mg", "task": "transcribe"}
-Draft = Callable[[Sequence[Waveform]], list[str]]
 
 
 def clips(count: int, seconds: float) -> list[Waveform]:
@@ -51,74 +40,6 @@ def clips(count: int, seconds: float) -> list[Waveform]:
         wave = concatenate([each.audio for each in islice(spoken, int(length) + 2)], pause_s=0.1)
         found.append(wave[: round(length * SAMPLE_RATE)])
     return found
-
-
-def with_transformers(folder: Path, batch: int) -> Draft:
-    """One clip after the other if `batch` is 1, which is how the origin does it."""
-    from transformers import WhisperForConditionalGeneration
-
-    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    model.generation_config.max_length = None
-    processor = open_processor(folder)
-
-    def draft(waves: Sequence[Waveform]) -> list[str]:
-        said: list[str] = []
-        for at in range(0, len(waves), batch):
-            some = list(waves[at : at + batch])
-            found = processor.feature_extractor(some, sampling_rate=SAMPLE_RATE, return_tensors="pt")
-            with torch.inference_mode():
-                tokens = model.generate(found.input_features, max_new_tokens=444, **_ASKED)
-            said += processor.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return said
-
-    return draft
-
-
-def with_faster_whisper(folder: Path, batch: int, dtype: str, threads: int) -> Draft:
-    """The clips one behind the other in one recording, which is what it can batch."""
-    from ctranslate2.converters import TransformersConverter
-    from faster_whisper import BatchedInferencePipeline, WhisperModel
-
-    converted = folder.with_name(f"{folder.name}-{dtype}")
-    if not converted.exists():
-        copied = ["tokenizer.json", "preprocessor_config.json"]
-        _old_extractor(folder)
-        TransformersConverter(str(folder), copy_files=copied).convert(str(converted), quantization=dtype)
-    model = WhisperModel(str(converted), device="cpu", compute_type=dtype, cpu_threads=threads)
-    pipeline = BatchedInferencePipeline(model)
-
-    def draft(waves: Sequence[Waveform]) -> list[str]:
-        ends = np.cumsum([len(wave) for wave in waves]) / SAMPLE_RATE
-        starts = [0.0, *ends[:-1]]
-        segments, _ = pipeline.transcribe(
-            np.concatenate(waves),
-            **_ASKED,
-            batch_size=batch,
-            beam_size=1,
-            temperature=0,
-            vad_filter=False,
-            without_timestamps=True,
-            clip_timestamps=[{"start": start, "end": end} for start, end in zip(starts, ends, strict=True)],
-        )
-        return [segment.text.strip() for segment in segments]
-
-    return draft
-
-
-def _old_extractor(folder: Path) -> None:
-    """faster-whisper reads the file that transformers 4 writes."""
-    open_processor(folder).feature_extractor.save_pretrained(folder)
-
-
-def with_ours(folder: Path, batch: int, engine: Any, dtype: Any, windows: Windows) -> Draft:
-    """Through `Transcriber`, as the daemon does it."""
-    windows.write(folder)
-    model = load_transcriber(WhisperSettings(str(folder), device="cpu", engine=engine, dtype=dtype, batch_size=batch))
-
-    def draft(waves: Sequence[Waveform]) -> list[str]:
-        return [draft.text for draft in model.transcribe(waves)]
-
-    return draft
 
 
 async def through_the_daemon(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,15 +63,32 @@ class Table:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, and behind it the least and the most."""
+    least, middle, most = (format(each(values), form) for each in (min, statistics.median, max))
+    return middle if len(values) == 1 else f"{middle} ({least}-{most})"
+
+
+def failure(error: Exception) -> str:
+    """Why a figure is missing."""
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def heading() -> str:
     """Date, commit, machine and versions: figures mean nothing without."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     memory = psutil.virtual_memory().total / 2**30
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit}, {os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {_commit()}, {os.cpu_count()} cores ({_processor()}), {memory:.0f} GiB, "
         f"Python {platform.python_version()}, {', '.join(_versions())}"
     )
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    except FileNotFoundError:  # a lent machine has the files alone
+        return "unknown"
 
 
 def _versions() -> Iterator[str]:

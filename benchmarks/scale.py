@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import psycopg
-import report
 import structlog
+from report import Table, heading
 from scale_rows import Db, database, generate
 from scale_statements import CROWDED, STATEMENTS, Statement, connected, medians, reads, undone
 from scale_workers import burst, shift
@@ -88,15 +88,15 @@ def compare(stack: LocalStack, clips: int) -> list[str]:
         for db, rounds in zip(dbs, times, strict=True):
             for _ in range(rounds):
                 db.execute(change.encode())
-        heading(title, "1,000", f"{clips:,}", "ratio", "rows read", "end to end")
-        found += [problem for name in names if (problem := compared(dbs, name, STATEMENTS[name]))]
+        table = beneath(title, "1,000", f"{clips:,}", "ratio", "rows read", "end to end")
+        found += [problem for name in names if (problem := compared(table, dbs, name, STATEMENTS[name]))]
         if change == _PROMOTE:
             (crowded,) = medians(dbs[1:], CROWDED)
-            line("claim 64 beside 50 workers", "", ms(crowded), "", f"{reads(dbs[1], CROWDED)[1]:,}", "")
-    heading("what people do", "without the queue", "with it", "ratio", "rows read", "end to end")
+            table.add("claim 64 beside 50 workers", "", ms(crowded), "", f"{reads(dbs[1], CROWDED)[1]:,}", "")
+    table = beneath("what people do", "without the queue", "with it", "ratio", "rows read", "end to end")
     for name, each in STATEMENTS.items():
         if each.people:
-            found += [problem] if (problem := beside(dbs[1], name, each)) else []
+            found += [problem] if (problem := beside(table, dbs[1], name, each)) else []
     for db in dbs:
         db.close()
     return found
@@ -115,20 +115,22 @@ def filled(db: Db) -> float:
         return time.monotonic() - began
 
 
-def compared(dbs: Sequence[Db], name: str, statement: Statement) -> str:
+def compared(table: Table, dbs: Sequence[Db], name: str, statement: Statement) -> str:
     """Print one line. Returns what is wrong with it, or nothing."""
     scans, rows = reads(dbs[1], statement)
     small, large = medians(dbs, statement)
-    line(name, ms(small), ms(large), f"{large / small:.2f}", f"{rows:,}", f"{scans} times" if scans else "no")
+    table.add(name, ms(small), ms(large), f"{large / small:.2f}", f"{rows:,}", f"{scans} times" if scans else "no")
     return f"{name} reads clips from end to end" if scans and not statement.counts_all else ""
 
 
-def beside(db: Db, name: str, statement: Statement) -> str:
+def beside(table: Table, db: Db, name: str, statement: Statement) -> str:
     """The same of what people do, in the large database, with and without the triggers."""
     scans, rows = reads(db, statement)
     alone = Statement(statement.sql, _OFF + statement.before)
     without, with_it = (medians([db], each, budget_s=1.0)[0] for each in (alone, statement))
-    line(name, ms(without), ms(with_it), f"{with_it / without:.2f}", f"{rows:,}", f"{scans} times" if scans else "no")
+    table.add(
+        name, ms(without), ms(with_it), f"{with_it / without:.2f}", f"{rows:,}", f"{scans} times" if scans else "no"
+    )
     return f"{name} reads clips from end to end" if scans else ""
 
 
@@ -151,10 +153,10 @@ def share(stack: LocalStack, settled: int) -> list[str]:
         shifts = [asyncio.run(shift(stack, db, row[0], n, n * CLIPS_EACH, BATCH_S)) for n in (1, 2, 4)]
     ideal = 16 / BATCH_S
     title = f"workers beside {settled:,} clips that want nothing"
-    heading(title, "clips", "clips/s", "of the engine's", "statements per clip", "each", "wrong")
+    table = beneath(title, "clips", "clips/s", "of the engine's", "statements per clip", "each", "wrong")
     for each in shifts:
         speed = each.clips / each.seconds
-        line(
+        table.add(
             str(each.workers), f"{each.clips:,}", f"{speed:.0f}", f"{speed / ideal / each.workers:.0%}",
             f"{each.statements / each.clips:.3f}", " ".join(map(str, each.shares)), ", ".join(each.wrong) or "nothing",
         )  # fmt: skip
@@ -163,13 +165,13 @@ def share(stack: LocalStack, settled: int) -> list[str]:
 
 def listen(stack: LocalStack, inserts: int) -> list[str]:
     """Print what a burst does to who listens: with the real server's limit, and when all of it is delivered."""
-    heading(
+    table = beneath(
         f"{inserts:,} inserts, resident MB", "before", "most", "after", "the server's", "heard", "rings", "connections"
     )
     with psycopg.connect(stack.db_url, autocommit=True) as db:
         for title, limit in (("100 events/s at most", 100.0), ("no limit", 1e9)):
             found = asyncio.run(burst(stack, db, inserts, limit))
-            line(
+            table.add(
                 title, f"{found.before:.1f}", f"{found.most:.1f}", f"{found.after:.1f}",
                 f"{found.server_before:.1f} -> {found.server_after:.1f}", f"{found.heard:,}", str(found.rings),
                 str(found.connections),
@@ -177,14 +179,10 @@ def listen(stack: LocalStack, inserts: int) -> list[str]:
     return []
 
 
-def heading(*cells: str) -> None:
-    """The first two lines of a table."""
-    print(f"\n| {' | '.join(cells)} |\n|{'---|' * len(cells)}", flush=True)
-
-
-def line(*cells: str) -> None:
-    """One more."""
-    print(f"| {' | '.join(cells)} |", flush=True)
+def beneath(*head: str) -> Table:
+    """A table beneath the one before."""
+    print()
+    return Table(head)
 
 
 def say(text: str) -> None:
@@ -205,7 +203,7 @@ def main() -> int:
     arguments.add_argument("--only", default="statements,workers,burst")
     options = arguments.parse_args()
     clips, only = max(10_000, options.clips), options.only.split(",")
-    say(report.heading())
+    say(heading())
     parts: dict[str, Callable[[LocalStack], list[str]]] = {
         "statements": lambda stack: compare(stack, clips),
         "workers": lambda stack: share(stack, min(50_000, clips)),

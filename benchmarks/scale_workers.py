@@ -192,7 +192,7 @@ async def _burst(stack: LocalStack, db: Db, inserts: int, url: str, server: psut
         await asyncio.to_thread(arrive, db, inserts // 10)
         await _until(lambda: time.monotonic() - last > QUIET_S)
         before, server_before = _mb(me), _mb(server)
-        heard = rings = 0
+        heard, rings, last = 0, 0, time.monotonic()  # few inserts are done before the first is heard
         inserting = tasks.create_task(asyncio.to_thread(arrive, db, inserts))
         while not inserting.done() or time.monotonic() - last < QUIET_S:
             most = max(most, _mb(me))

@@ -31,6 +31,7 @@ class Shape:
 
 
 SHAPES = {
+    "micro": Shape(128, 1, 2, vocabulary=384),  # nobody's: to try a benchmark out
     "tiny": Shape(384, 4, 6),
     "base": Shape(512, 6, 8),
     "small": Shape(768, 12, 12),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon.asr.training import TrainingResult
+from daemon.asr.training import Progress, TrainingResult
 from daemon.asr.whisper.config import TrainingSettings
 from daemon.asr.whisper.train import train
 from daemon.local.speech import Utterance, speak_corpus, wav_bytes
@@ -31,14 +31,27 @@ def stretched(window_s: int, steps: int, folder: Path) -> Path:
     return model
 
 
-def fit(base: Path, data: Path, out: Path, *, windows: Any, steps: int, seed: int, evals: int = 0) -> TrainingResult:
-    """Fine-tune as the daemon does, on the CPU. `evals`: how often the held-out side is tried meanwhile."""
+def fit(
+    base: Path,
+    data: Path,
+    out: Path,
+    *,
+    windows: Any,
+    steps: int,
+    seed: int,
+    batch: int = BATCH,
+    rate: float = RATE,
+    evals: int = 0,
+    device: Any = "cpu",
+    report: Callable[[Progress], None] = lambda _: None,
+) -> TrainingResult:
+    """Fine-tune as the daemon does. `evals`: how often the held-out side is tried meanwhile."""
     settings = TrainingSettings(
         base=str(base),
-        device="cpu",
-        batch_size=BATCH,
+        device=device,
+        batch_size=batch,
         gradient_accumulation=1,
-        learning_rate=RATE,
+        learning_rate=rate,
         spec_augment=False,
         eval_steps=steps // evals if evals else 10 * steps,
         save_steps=10 * steps,
@@ -46,7 +59,7 @@ def fit(base: Path, data: Path, out: Path, *, windows: Any, steps: int, seed: in
         seed=seed,
         arguments={"max_steps": steps},
     )
-    return train(settings, data, out, report=lambda _: None, stop=lambda: False, resume=False)
+    return train(settings, data, out, report=report, stop=lambda: False, resume=False)
 
 
 def write(folder: Path, *, train: Sequence[Utterance], test: Sequence[Utterance]) -> Path:

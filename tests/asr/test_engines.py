@@ -184,3 +184,16 @@ def test_the_fastest_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch) ->
     assert engines.choose(auto, cpu) == ("transformers", "float32")
     with pytest.raises(ModelError, match=r"not installed: pip install 'ambara\[fast\]', or choose engine auto"):
         load_transcriber(FAST)
+
+
+def test_on_nvidia_it_takes_the_library_that_ctranslate2_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch for CUDA 13 brings another one, and CTranslate2 would notice at the first clip."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda _: {"float32", "float16"})
+    where = "daemon.asr.whisper.ctranslate2_engine._CUBLAS"
+    monkeypatch.setattr(where, "libc.so.6")
+    assert engines.choose(replace(FAST, engine="auto"), cuda) == ("ctranslate2", "float16")
+    monkeypatch.setattr(where, "libof-no-machine.so.12")
+    assert engines.choose(replace(FAST, engine="auto"), cuda) == ("transformers", "float16")
+    with pytest.raises(ModelError, match=r"needs libof-no-machine\.so\.12 on this device, which is not there"):
+        engines.choose(FAST, cuda)

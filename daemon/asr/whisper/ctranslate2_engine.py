@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,9 @@ from daemon.asr.whisper.engine import SEED, Spoken
 
 _AUTO = {"cpu": "int8", "cuda": "float16"}
 """Device -> what ``dtype = "auto"`` stands for here."""
+_CUBLAS = "libcublas.so.12"
+"""What the builds of CTranslate2 4 open on NVIDIA, at the first product of matrices. PyTorch for CUDA 13 brings another
+one (OpenNMT/CTranslate2#1933)."""
 
 
 def numbers(dtype: str, device: torch.device) -> str | None:
@@ -28,15 +32,26 @@ def numbers(dtype: str, device: torch.device) -> str | None:
         known = ctranslate2.get_supported_compute_types(device.type)
     except (RuntimeError, ValueError):  # this build knows no such device, or its driver fails
         return None
-    return asked if asked in known else None
+    return asked if asked in known and (device.type == "cpu" or _opens(_CUBLAS)) else None
 
 
 def why_not(dtype: str, device: torch.device) -> str:
     """A sentence for a person who wants it where `numbers` says no."""
     if find_spec("ctranslate2") is None:
         return "The engine CTranslate2 is not installed: pip install 'ambara[fast]', or choose engine auto."
+    if device.type == "cuda" and not _opens(_CUBLAS):
+        return f"The engine CTranslate2 needs {_CUBLAS} on this device, which is not there: choose engine auto."
     what = f"device {device.type}" if dtype == "auto" else f"dtype {dtype} on {device.type}"
     return f"The engine CTranslate2 cannot use {what} here: choose engine auto."
+
+
+def _opens(library: str) -> bool:
+    """Whether the process has a shared library, or finds it."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 class CTranslate2Engine:
