@@ -88,7 +88,7 @@ async def test_without_a_script_it_says_the_same(tmp_path: Path) -> None:
         await tab.call("Emulation.setScriptExecutionDisabled", value=True)
         await tab.open(url)
         assert await tab.ask("document.querySelectorAll('.card').length") == 6
-        assert await tab.ask("document.querySelectorAll('svg').length") == 4
+        assert await tab.ask("document.querySelectorAll('svg').length") == 6
         assert await tab.ask("document.querySelector('meta[http-equiv=refresh]').content") == "30"
 
 
