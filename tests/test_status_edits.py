@@ -6,6 +6,8 @@ All of it equals what SQL sums over the rows, and what was typed.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 import seen
 from daemon_process import ambara
+from pages import Given
 from scripted_editor import Editor
 from supabase import AsyncClient
 from witness import scalar
@@ -96,20 +99,22 @@ async def test_status_and_models_tell_what_sql_sums(
         assert found == pytest.approx(fact(db, version))
 
 
+@asynccontextmanager
+async def page(client: AsyncClient, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """What is shown of one read of the database."""
+    database = Database(client)
+    look = Look(await Questions(database, Ledger(database, "page"), str)(), 0.0, "")
+    app = Page(Given(look), Registry(folder), seen.here, Policy, str).app("127.0.0.1")  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
+        yield http
+
+
 async def test_the_page_and_the_metrics_tell_what_sql_sums(
     two: tuple[int, int], db: Sql, supabase_client: AsyncClient, tmp_path: Path
 ) -> None:
     before, live = two
-    database = Database(supabase_client)
-    truth = await Questions(database, Ledger(database, "page"), str)()
-
-    class Watch:
-        async def look(self) -> Look:
-            return Look(truth, 0.0, "")
-
-    app = Page(Watch(), Registry(tmp_path), seen.here, Policy, str).app("127.0.0.1")  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
-        page = (await http.get("/")).text
+    async with page(supabase_client, tmp_path) as http:
+        front = (await http.get("/")).text
         lines = [line.rpartition(" ") for line in (await http.get("/metrics")).text.splitlines() if line[0] != "#"]
     figures = {name: float(value) for name, _, value in lines}
     sums = fact(db, live)
@@ -117,15 +122,35 @@ async def test_the_page_and_the_metrics_tell_what_sql_sums(
     assert figures['ambara_live_edit_ratio{level="character"}'] == pytest.approx(sums["characters"])
     assert figures["ambara_live_unchanged_ratio"] == pytest.approx(sums["unchanged"])
     assert figures["ambara_live_edits_worse"] == 1
-    assert "no: they grow" in page
-    assert (
-        f"version {live}: 16.7 % of words changed in 36 clips of 6 recordings; of version {before} before it: 8.3 %"
-        in page
-    )
+    assert "no: they grow" in front
+    card = f"version {live}: 16.7 % of words changed in 36 clips of 6 recordings; of version {before} before it: 8.3 %"
+    assert card in front
     monday = scalar(db, "select date_trunc('week', now() at time zone 'UTC')::date::text")
     for share in (sums["words"], sums["characters"], sums["unchanged"]):
-        row = f'<th scope="row">v{live}</th><td>{monday}</td><td>36</td><td>{share * 100:.1f} %</td>'
-        assert row in page
+        assert f'<th scope="row">v{live}</th><td>{monday}</td><td>36</td><td>{share * 100:.1f} %</td>' in front
+
+
+async def test_a_verdict_names_no_recording_on_the_page(
+    two: tuple[int, int], db: Sql, supabase_client: AsyncClient, tmp_path: Path
+) -> None:
+    """The guard against the worst recording does, in the evidence and in the reason."""
+    _, live = two
+    named = "word error rate of the worst recording (2024 secret (1).mp3)"
+    compared = seen.comparison(1, 0.3, 0.2)
+    compared["guards"] = [{"name": named, "live": 0.1, "candidate": 0.9, "tolerance": 0.05}]
+    db.execute(
+        "update model_versions set detail = %s, reason = %s where id = %s",
+        [
+            json.dumps({"comparison": compared}),
+            f"worse: {named} 10.0 % -> 90.0 %, and at most 15.0 % is let pass",
+            live,
+        ],
+    )
+    async with page(supabase_client, tmp_path) as http:
+        for place in ("/", f"/versions/{live}", "/metrics"):
+            text = (await http.get(place)).text
+            assert "secret" not in text
+            assert place == "/metrics" or "of the worst recording 10.0 % -&gt; 90.0 %" in text
 
 
 async def test_a_version_that_nobody_corrected_and_one_alone(

@@ -50,7 +50,7 @@ class Bars:
     def show(
         self, what: str, done: int, total: int, *, bar: str = "", note: str = "", left_s: float | None = None
     ) -> None:
-        """So far is it. Work of several names may share a `bar`; `left_s`: seconds, where the work knows them itself."""
+        """So far is it. Work of several names may share a `bar`; `left_s`: seconds, where the work knows them."""
         name = bar or what
         if self._terminal and not (self._transient and done >= total):
             self._draw(name, what, done, total, note, left_s)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 26.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 26.0, 30.0
 MOST_LABELS = 7
 SERIES = 6
 """So many lines can be told apart; the newest are drawn."""
