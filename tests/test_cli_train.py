@@ -135,7 +135,9 @@ def test_it_learns_says_how_much_and_a_failed_push_loses_nothing(data: Path, tmp
         assert "Left out of train: 1 whose audio file is missing." in done.stdout
         assert "Left out of test: 1 whose file is no sound file." in done.stdout
         assert "ambara re-draft -m 'models/mg 2/model'" in done.stdout
-    assert "hearing test" in first.stdout
+    assert "hearing test: 18 of 18" in first.stdout
+    lines = re.findall(r"^training: (\d+) of \1, loss \d\.\d{3}", first.stdout, re.MULTILINE)
+    assert len(lines) == 1, "in a pipe, lines instead of a bar"
     assert "hearing test" not in again.stdout  # it was known
     assert f"{rates['before']['wer']:.1%} before, {rates['after']['wer']:.1%} after" in card
     assert 'language: ["mg"]' in card
@@ -157,7 +159,7 @@ def test_sigterm_leaves_a_checkpoint_and_resume_goes_on(spoken: Path, tmp_path: 
     try:
         assert child.stdout
         seen = b""
-        while not re.search(rb" [1-9]\d*/60\b", seen):  # a step is done
+        while not re.search(rb" [1-9]\d*/60\b[^\r\n]*\d (s|min) left", seen):  # a step is done, what is left is known
             more = os.read(child.stdout.fileno(), 65536)
             assert more, seen
             seen += more

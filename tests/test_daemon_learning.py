@@ -6,12 +6,15 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+import version_seen
 from corrections import WAITING, corrected_tapes, spoken_clinic
 from daemon_process import DaemonProcess, ambara, daemon_process
 from witness import Database, clip_rows, deserted, scalar, until
@@ -86,7 +89,9 @@ def scene(stack: Any, spoken: Sequence[Utterance], tmp_path: Path) -> Iterator[S
 async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> None:
     """Corrections become a better model that drafts everything pending again; a restart keeps it, a person may not."""
     settings = scene.settings(arguments={"max_steps": 120})
-    with daemon_process(stack, scene.folder, **settings) as daemon:
+    page = {"status": {"enabled": True, "port": 0}}
+    with daemon_process(stack, scene.folder, **settings, **page) as daemon, looking_at(daemon) as http:
+        await until(lambda: version_seen.under_way(http), "a training on the page", guard_s=LEARNED_S, pause_s=0.2)
         promoted = daemon.wait_for("promoted", guard_s=LEARNED_S, never="training failed")
         assert promoted["why"].startswith("better: word error rate")
         base, better = promoted["over"], promoted["version"]
@@ -103,6 +108,10 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         }
         held_out = {clip for clip, row in scene.people.items() if sides[row["source_file"]] == "held-out"}
         assert trained_on == set(scene.people) - held_out
+        await until(lambda: not version_seen.unlike_the_database(http, scene.db), "the same figures", pause_s=1.0)
+        evidence = json.loads((scene.folder / "state" / "models" / f"{better:04}" / "evidence.json").read_text())
+        assert {clip["clip_id"] for clip in evidence["clips"]} == held_out
+        version_seen.is_what_was_judged(http, better, evidence, promoted["why"])
         assert daemon.stop() == 0
 
     scene.forget_log()
@@ -117,6 +126,14 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         assert scalar(scene.db, "select stage from model_versions where id = %s", better) == "rejected"
         assert scalar(scene.db, "select count(*) from training_runs") == 1
         assert daemon.stop() == 0
+
+
+@contextmanager
+def looking_at(daemon: DaemonProcess) -> Iterator[httpx.Client]:
+    """Its page."""
+    url = daemon.wait_for("page")["url"]
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+        yield http
 
 
 def names_what_it_is_about(daemon: DaemonProcess, run: int, base: int, better: int) -> None:

@@ -61,6 +61,8 @@ def test_a_better_model_goes_live_and_drafts_everything_pending_again(story: tup
     assert only["held_out"]["gain_low"] > 0
     assert only["reason"].startswith("better: word error rate")
     assert f"Version {only['version']} is live" in said
+    assert "its page, as long as this lasts: http://127.0.0.1:" in said
+    assert f"drafted by version {only['version']}: {WAITING} of {WAITING}" in said
 
 
 def test_the_drafts_are_better_measured_again_from_the_texts(story: tuple[dict[str, Any], str]) -> None:

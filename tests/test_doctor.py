@@ -124,6 +124,7 @@ BROKEN_AND_MIGRATED = {
     "no examination": ("drop function ambara_examine()", "examination", "ambara migrate --again"),
     "a function is gone": ("drop function ambara_let_go(text, bigint, bigint)", "functions", "ambara migrate --again"),
     "a table is gone": ("drop table training_requests", "tables", "ambara migrate --again"),
+    "the measurements are gone": ("drop table draft_edits", "tables", "ambara migrate --again"),
     "the queue is gone": ("drop table draft_queue", "tables", "ambara migrate --again"),
     "a trigger of the queue is gone": (
         "drop trigger ambara_clips_changed on clips",

@@ -144,7 +144,13 @@ async def test_two_runs_with_one_label_and_one_name_for_their_clips(
     again = ambara(clean_stack, folder, "export", "-l", "sermon", "--run", psalms, "-o", "again")
     assert again.returncode == 0, again.stderr
     said = " ".join(again.stdout.split())
-    for words in ("Exported to again", "whose audio file is missing", "audio-missing", "longer than the model hears"):
+    for words in (
+        "reading: ",
+        "Exported to again",
+        "whose audio file is missing",
+        "audio-missing",
+        "longer than the model hears",
+    ):
         assert words in said
     assert (folder / "again" / "manifest.json").read_bytes() == (data / "manifest.json").read_bytes()
 

@@ -12,11 +12,12 @@ import pytest
 import seen
 import yaml
 
-from daemon.status.metrics import metrics
+from daemon.status.metrics import MOST_REASONS, metrics
 
 FOLDER = Path(__file__).parents[1] / "docs" / "monitoring"
 ALERTS, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "grafana.json"
 OF_PROMETHEUS = {"up"}
+STATES = ("failed", "retrying")
 
 
 def told() -> set[str]:
@@ -53,6 +54,22 @@ def test_labels_in_conditions_are_told() -> None:
                 assert label in ("instance", "job") or re.search(rf'^{name}\{{[^}}]*{label}="', lines, re.MULTILINE), (
                     expression
                 )
+
+
+def test_labels_do_not_grow_with_what_the_database_says() -> None:
+    """Two hundred reasons, some of which are none, become thirty and the rest; and none is lost."""
+    reasons = [*(f"reason-{number}" for number in range(200)), seen.NASTY, "A Sentence.", ""]
+    failures = [
+        {"reason": reason, "state": state, "clips": 2, "message": "m"} for reason in reasons for state in STATES
+    ]
+    daemons = [{"worker": f"w{number}", "silent_s": 1.0, "state": None} for number in range(50)]
+    lines = metrics(seen.look(failures=failures, daemons=daemons), seen.here()).decode().splitlines()
+    failed = [line for line in lines if line.startswith("ambara_failed_clips{")]
+    assert len(failed) <= MOST_REASONS + len(STATES)
+    assert sum(float(line.rpartition(" ")[2]) for line in failed) == 2 * len(failures)
+    labelled = "\n".join(line for line in lines if not line.startswith("#"))
+    assert set(re.findall(r'[{,](\w+)="', labelled)) == {"lane", "level", "outcome", "reason", "state", "status"}
+    assert len(labelled.splitlines()) < 120
 
 
 def test_every_alert_says_what_to_do() -> None:

@@ -75,6 +75,21 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert readme.index("make demo") < 800
 
 
+def test_the_table_of_handlers_is_the_one_that_decides() -> None:
+    from handlers import DECISIONS, events
+
+    table = (ROOT / "README.md").read_text().partition("| after this event |")[2].partition("\n\n")[0]
+    told = {}
+    for row in table.splitlines()[2:]:
+        names, decisions = row.strip("|").split("|")
+        said = re.findall(r"[a-z_]+", re.split(r"[:(]", decisions)[0])
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), said)
+    every = DECISIONS[events.SweepDue]
+    decided = {event.__name__: [decision.__name__ for decision in row] for event, row in DECISIONS.items()}
+    assert told | {"SweepDue": [decision.__name__ for decision in every]} == decided
+    assert told["SweepDue"] == ["all"]
+
+
 @pytest.mark.parametrize(("document", "block"), blocks("toml"))
 def test_the_settings_are_accepted(document: str, block: str, tmp_path: Path) -> None:
     from daemon.config import load

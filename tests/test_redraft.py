@@ -81,6 +81,7 @@ async def test_a_dry_run_counts_and_changes_nothing_then_the_label_is_drafted(
     done = ambara(clean_stack, folder, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 drafts written as version 1" in " ".join(done.stdout.split())
+    assert "drafting: 6 of 6" in done.stdout.splitlines()
     after = clip_rows(db)
     assert changed(rows, after) == {f"clips/{i}.wav" for i in range(4, 10)}
     mine = {i: row for i, row in after.items() if row["run_id"] == run}

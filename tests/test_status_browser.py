@@ -26,6 +26,30 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="a real browser: apt instal
 PLACES = ("/", "/versions/3", "/versions/3?transcripts=1", "/versions/9")
 SOON = "const later = setInterval; setInterval = (call) => later(call, 50);"
 
+LABELS = """
+[...document.querySelectorAll('svg')].flatMap((svg) => {
+  const texts = [...svg.querySelectorAll('text')], boxes = texts.map((each) => each.getBoundingClientRect());
+  const all = svg.getBoundingClientRect(), found = [];
+  const within = (box, x, y) => x > box.left && x < box.right && y > box.top && y < box.bottom;
+  boxes.forEach((a, i) => {
+    if (a.left < all.left || a.right > all.right) found.push(`cut off: ${texts[i].textContent}`);
+    boxes.slice(i + 1).forEach((b, j) => {
+      if (a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+        found.push(`${texts[i].textContent} on ${texts[i + 1 + j].textContent}`);
+    });
+  });
+  for (const line of svg.querySelectorAll('.line:not(.key), .mark, .bar:not(.key), .count')) {
+    const matrix = line.getScreenCTM(), length = line.getTotalLength();
+    for (let at = 0; at <= length; at += 2) {
+      const point = line.getPointAtLength(at).matrixTransform(matrix);
+      const on = boxes.findIndex((box) => within(box, point.x, point.y));
+      if (on >= 0) { found.push(`a ${line.getAttribute('class')} crosses ${texts[on].textContent}`); break; }
+    }
+  }
+  return found;
+})
+"""
+
 
 @asynccontextmanager
 async def page(folder: Path, given: Given) -> AsyncIterator[tuple[Tab, str]]:
@@ -74,6 +98,16 @@ async def test_nothing_keeps_people_from_using_it(tmp_path: Path) -> None:
                 assert await tab.ask(axe.FINDINGS) == [], place
 
 
+async def test_no_label_lies_on_another_or_on_a_line(tmp_path: Path) -> None:
+    """Of any plot, on a desk or a phone."""
+    async with page(tmp_path, Given(seen.look())) as (tab, url):
+        for phone in (False, True):
+            await tab.look(width=360 if phone else 1280, height=800, phone=phone)
+            await tab.open(url)
+            assert await tab.ask("document.querySelectorAll('svg .name').length") > 10
+            assert await tab.ask(LABELS) == []
+
+
 async def test_a_script_in_a_name_is_never_run(tmp_path: Path) -> None:
     async with page(tmp_path, Given(seen.look())) as (tab, url):
         for place in PLACES[:3]:
@@ -88,7 +122,7 @@ async def test_without_a_script_it_says_the_same(tmp_path: Path) -> None:
         await tab.call("Emulation.setScriptExecutionDisabled", value=True)
         await tab.open(url)
         assert await tab.ask("document.querySelectorAll('.card').length") == 6
-        assert await tab.ask("document.querySelectorAll('svg').length") == 4
+        assert await tab.ask("document.querySelectorAll('svg').length") == 6
         assert await tab.ask("document.querySelector('meta[http-equiv=refresh]').content") == "30"
 
 

@@ -51,7 +51,7 @@ async def test_five_seconds_of_reading() -> None:
         "And 2 more with shorter backlogs.",
     ):
         assert said in read.text, said
-    assert sum(tag == "svg" for tag, _ in read.elements) == 4
+    assert sum(tag == "svg" for tag, _ in read.elements) == 6
 
 
 async def test_what_others_wrote_is_text(state: Path) -> None:

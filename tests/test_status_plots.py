@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
+from daemon.learning.rows import Edited, edited
 from daemon.status import plots, svg
 from daemon.status.diff import word_diff
 from daemon.status.view import backlog, page
@@ -47,21 +48,54 @@ def test_every_version_has_its_dot_and_its_interval() -> None:
     assert plot.rows[0] == ("v3", "live", "22.0 %", "20.0 % to 24.0 %", "v2: 30.0 %")
 
 
+def names(root: ET.Element) -> list[str | None]:
+    return [each.text for each in classed(root, "name")]
+
+
 def test_edit_rates_by_week_and_version() -> None:
-    plot = plots.edit_rates(seen.rates())
-    root = drawn(plot.picture)
-    assert len(classed(root, "line")) == 3
-    assert [each.text for each in classed(root, "name")] == ["v1", "v2", "v3"]
-    assert plot.rows[0] == ("v3", "2026-11-23", "12", "20.0 %", "12.0 %", "25.0 %")
-    assert plots.pooled(seen.rates(), 2, "word") == pytest.approx(0.31)
-    assert plots.pooled(seen.rates(), 9, "word") is None
+    words, characters, left = plots.edit_rates(seen.rates())
+    for plot in (words, characters, left):
+        root = drawn(plot.picture)
+        assert len(classed(root, "line")) - len(classed(root, "key")) == 3
+        assert names(root) == ["v1", "v2", "v3"]
+    assert words.rows[0] == ("v3", "2026-11-23", "12", "20.0 %")
+    assert characters.rows[0] == ("v3", "2026-11-23", "12", "12.0 %")
+    assert left.rows[0] == ("v3", "2026-11-23", "12", "25.0 %")
+    second = edited([*seen.rates(), dict(seen.rates()[1], week="2026-11-16", words=300, word_edits=9)], 2)
+    assert (second.clips, second.of_words) == (24, pytest.approx(40 / 400))
+    assert edited(seen.rates(), 9) == Edited()
 
 
 def test_a_version_whose_drafts_had_no_words_has_no_rate() -> None:
     empty = dict(seen.rates()[0], words=0, word_edits=0, clips=0, unchanged=0)
-    plot = plots.edit_rates([empty])
-    drawn(plot.picture)
-    assert plot.rows[0][3:] == ("", "24.0 %", "")
+    words, characters, left = plots.edit_rates([empty])
+    assert [plot.rows[0][3] for plot in (words, characters, left)] == ["", "24.0 %", ""]
+    for plot in (words, characters, left):
+        drawn(plot.picture)
+
+
+def test_names_stand_above_whatever_is_drawn() -> None:
+    """And beside one another: a name never lies on a line."""
+    days = [{"day": f"2026-11-{day}", "clips": 9, "half_s": 2.0, "most_s": 9.0 + day % 3} for day in range(10, 28)]
+    many = [dict(row, version=n) for n, row in enumerate(seen.rates() * 2, 100)]
+    plot = plots.corrections([{"day": "2026-11-28", "clips": 50}], 50, 7, date(2026, 11, 28))
+    for found in (plots.latency(days), *plots.edit_rates(many), plot):
+        root = drawn(found.picture)
+        marks = [
+            float(each.get("cy") or each.get("y") or 0) for kind in ("mark", "count") for each in classed(root, kind)
+        ]
+        starts = [float(each.get("x") or 0) for each in classed(root, "name")]
+        ends = [start + 7 * len(each or "") for start, each in zip(starts, names(root), strict=True)]
+        assert max(float(each.get("y") or 0) for each in classed(root, "name")) < svg.TOP - 8 < svg.TOP <= min(marks)
+        assert all(end < start - 20 for end, start in zip(ends, starts[1:], strict=False))
+        assert ends[-1] < svg.WIDTH
+
+
+def test_long_waits_are_told_in_hours() -> None:
+    for most_s, unit in ((11.0, "s"), (600.0, "min"), (90_000.0, "h")):
+        day = {"day": "2026-11-27", "clips": 9, "half_s": 2.5, "most_s": most_s}
+        texts = [each.text or "" for each in drawn(plots.latency([day]).picture).iter() if each.get("text-anchor")]
+        assert [text for text in texts if text.endswith(f" {unit}")], texts
 
 
 def test_corrections_stand_on_their_day_against_the_bar() -> None:
@@ -71,13 +105,13 @@ def test_corrections_stand_on_their_day_against_the_bar() -> None:
     columns = classed(root, "count")
     assert len(columns) == plots.DAYS
     assert [float(each.get("height") or 0) > 0 for each in columns] == [False] * (plots.DAYS - 1) + [True]
-    assert len(classed(root, "bar")) == 1
-    assert "50" in [each.text for each in classed(root, "name")]
+    assert len(classed(root, "bar")) - len(classed(root, "key")) == 1
+    assert names(root) == ["50 begin a training"]
 
 
 def test_nothing_yet_is_no_picture() -> None:
     assert not plots.error_rates(()).rows
-    assert not plots.edit_rates([]).rows
+    assert not any(plot.rows for plot in plots.edit_rates([]))
     assert not plots.latency([]).rows
 
 
@@ -178,3 +212,6 @@ def test_whether_corrections_get_smaller(edits: EditRates | None, level: str, an
     given = replace(look, truth=replace(look.truth, edits=edits))
     card = page(given, seen.here(), Policy(), seen.NOW)["cards"][-1]
     assert (card.level, card.answer) == (level, answer)
+    if edits:
+        said = "version 3, characters changed: 12.0 %; left as they were: 25.0 % of the drafts"
+        assert list(card.details[1:]) == [said]

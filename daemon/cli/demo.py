@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from daemon.cli.bars import Bars
 from daemon.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="ambara-demo-") as folder:
         # PostgreSQL may run under another user when this one is root.
         Path(folder).chmod(0o711)
-        with show.bar:
+        with show.bars:
             story = asyncio.run(play(rounds, clips, Path(folder), show))
     _conclude(story)
     if json_file:
@@ -68,23 +68,17 @@ class _Terminal:
     """Tells the story in a terminal, or as plain lines where there is none."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=console, transient=True)
-        self._task = self.bar.add_task("", visible=False)
-        self._done = ""
+        self.bars = Bars(console, line=self.say, transient=True)
 
     def phase(self, title: str) -> None:
-        self.bar.update(self._task, visible=False)
+        self.bars.clear()
         console.print(Text(title, style="bold"))
 
     def say(self, line: str) -> None:
         console.print(Text(f"  {line}", style="dim"))
 
     def progress(self, what: str, done: int, total: int) -> None:
-        self.bar.update(self._task, description=what, completed=done, total=total, visible=True)
-        if done == total and what != self._done:
-            self._done = what
-            self.say(f"{what}: {done} of {total}")
+        self.bars.show(what, done, total)
 
 
 def _conclude(story: Story) -> None:

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from daemon.cli.bars import Bars
 from daemon.cli.context import settings_of
 from daemon.errors import ConfigurationError, PermanentError
 
@@ -52,12 +52,11 @@ def export(
     from daemon.cli import export_view
 
     console = Console()
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=as_json) as bar:
-        task = bar.add_task("reading", total=None)
+    with Bars(console) as bars:
 
         def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            if not as_json:
+                bars.show("reading", done, total)
 
         chosen = [str(run) for run in runs or []]
         frozen, both_sides = asyncio.run(_export(settings, output, labels or [], chosen, show))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from daemon.cli.plain import clean, moment, text
 from daemon.learning.reasons import LEFT_OUT
-from daemon.learning.rows import comparison
+from daemon.learning.rows import comparison, edited
 from handlers.promotion import judge
 
 if TYPE_CHECKING:
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from handlers.snapshot import Comparison
 
 Found = Mapping[str, Any]
-
-
-def edited(rates: Sequence[Found], number: int) -> tuple[int, float] | None:
-    """How many drafts of a version people have corrected, and the share of words they changed. None: not one."""
-    its = [row for row in rates if row["version"] == number]
-    words = sum(row["words"] for row in its)
-    return (sum(row["clips"] for row in its), sum(row["word_edits"] for row in its) / words) if words else None
 
 
 def fact(version: Version, registry: Registry, rates: Sequence[Found]) -> dict[str, Any]:
@@ -44,8 +37,10 @@ def fact(version: Version, registry: Registry, rates: Sequence[Found]) -> dict[s
         "wer_after": compared.candidate_wer if compared else None,
         "against": compared.against if compared else None,
         "drafts": version.drafts,
-        "corrected": changed[0] if changed else 0,
-        "edit_rate": changed[1] if changed else None,
+        "corrected": changed.clips,
+        "edit_rate": changed.of_words,
+        "edit_rate_characters": changed.of_characters,
+        "unchanged": changed.left_alone,
         "pinned": version.pinned,
         "here": is_here(version, registry),
         "reason": version.reason,
@@ -70,7 +65,7 @@ def show_list(versions: Sequence[Version], registry: Registry, rates: Sequence[F
         style = "bold" if each.stage == "live" else ""
         gate = _rates(compared) if compared else ""
         changed = edited(rates, each.id)
-        people = f"{changed[1]:.1%} of words in {changed[0]:,}" if changed else ""
+        people = "" if changed.of_words is None else f"{changed.of_words:.1%} of words in {changed.clips:,}"
         row = (text(each.name), each.stage, since, gate, f"{each.drafts:,}", people, pinned, here)
         table.add_row(str(each.id), *row, style=style)
     Console(highlight=False).print(table)

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from daemon.cli.bars import Bars
 from daemon.cli.context import settings_of
 from daemon.cli.runs import named_runs
 from daemon.errors import ConfigurationError
@@ -98,19 +98,12 @@ async def _redraft(
         configured = await run_directories(store, settings.audio.run_dirs)
         reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, configured | local))
         pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
-        columns = (
-            TextColumn("drafting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bar, bound_contextvars(version=version):
-            task = bar.add_task("drafting", total=eligible)
+        with Bars(console) as bars, bound_contextvars(version=version):
+            bars.show("drafting", 0, eligible)
             card = Card(store, f"Drafting again with {loaded.name}", eligible)
 
             def show(tally: Tally) -> None:
-                bar.update(task, completed=tally.written + tally.dropped + tally.failed)
+                bars.show("drafting", tally.written + tally.dropped + tally.failed, eligible)
                 card.tally = tally
 
             request = Request(version, manual=True, runs=tuple(chosen))

@@ -31,7 +31,7 @@ def status(
         typer.Option("--watch", "-w", help="Look again every few seconds, until Ctrl-C. With --json: a line each."),
     ] = False,
 ) -> None:
-    """Show what is live, what waits, what failed and why, and which daemons are at work.
+    """Show what is live, what people change in its drafts, what waits, what failed and why, and who is at work.
 
     Ends with 0 when the project answered, 78 when something has to be set right first, 1 when it is away.
 
@@ -47,8 +47,13 @@ def status(
     """
     supabase = settings_of(context, logging=False).supabase
 
+    project = (supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+
     def look() -> dict[str, Any]:
-        return fetch(supabase.url, supabase.key.get_secret_value(), supabase.apikey.get_secret_value())
+        from daemon.cli.status_edits import edits
+
+        found = fetch(*project)
+        return found | {"edits": edits(found, lambda function: ask(function, *project))}
 
     if watch:
         from daemon.cli.status_watch import watch as keep_looking
@@ -69,13 +74,21 @@ def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
 
     `apikey`: what the project's gateway wants to see, where that is not `key` itself.
     """
+    found = ask("ambara_status", url, key, apikey)
+    if not isinstance(found, dict) or "queue" not in found:
+        raise ConfigurationError(f"{url} answers, but not like a Supabase project with Ambara's functions. {_URL}")
+    return found
+
+
+def ask(function: str, url: str, key: str, apikey: str | None = None) -> Any:
+    """What a function without arguments answers; None for what is no JSON. Raises as `fetch`."""
     import httpx  # here, so that `--help` does without
 
     headers = {"apikey": apikey or key, "Authorization": f"Bearer {key}"}
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
     try:
         answer = httpx.post(
-            f"{url}/rest/v1/rpc/ambara_status",
+            f"{url}/rest/v1/rpc/{function}",
             headers=headers,
             json={},
             timeout=timeout,
@@ -85,14 +98,11 @@ def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
     except httpx.HTTPError as error:
         raise _unreached(error, url) from None
     if not answer.is_success:
-        raise _refusal(answer, url)
+        raise _refusal(answer, url, function)
     try:
-        found = answer.json()
+        return answer.json()
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or "queue" not in found:
-        raise ConfigurationError(f"{url} answers, but not like a Supabase project with Ambara's functions. {_URL}")
-    return found
+        return None
 
 
 def _unreached(error: httpx.HTTPError, url: str) -> AmbaraError:
@@ -110,13 +120,13 @@ def _unreached(error: httpx.HTTPError, url: str) -> AmbaraError:
     )
 
 
-def _refusal(answer: httpx.Response, url: str) -> AmbaraError:
+def _refusal(answer: httpx.Response, url: str, function: str) -> AmbaraError:
     """What is wrong with an answer that is no success, in words."""
     match answer.status_code, _code(answer):
         case _, "42501":
             wrong = f"The key's role may not ask for the status. {_KEY}"
         case _, code if code in _FOREIGN:
-            wrong = "The database does not know ambara_status: run `ambara migrate` with SUPABASE_DB_URL set."
+            wrong = f"The database does not know {function}: run `ambara migrate` with SUPABASE_DB_URL set."
         case 401 | 403, _:
             wrong = f"Supabase at {url} refuses the key. {_KEY}"
         case 540, _:

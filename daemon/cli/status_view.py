@@ -11,6 +11,8 @@ from rich.text import Text
 
 from daemon.cli.plain import moment
 from daemon.cli.plain import text as _text
+from daemon.cli.status_edits import told
+from daemon.status.words import lasting
 
 SILENT_S = 150.0
 """Seconds. A daemon says something every 30 s; one that missed five is not well."""
@@ -40,6 +42,8 @@ def screen(found: Found, url: str) -> Iterator[RenderableType]:
     table.add_row("corrections", _corrections(found.get("new_corrections", {})))
     table.add_row("training", _training(found.get("training") or {}))
     table.add_row("candidate", _candidate(found.get("candidate")))
+    for number, line in enumerate(told(found["edits"]) if found.get("edits") else ()):
+        table.add_row("" if number else "edits", _text(line))
     yield table
     for lines in (_failures(found.get("failures", ())), _daemons(found.get("daemons", ()))):
         yield Text()
@@ -108,7 +112,7 @@ def _progress(detail: Found) -> list[str]:
     if detail.get("wer") is not None:
         parts.append(f"word error rate {detail['wer']:.1%}")
     if (left := detail.get("seconds_left")) is not None:
-        parts.append(f"{left / 60:.0f} min left" if left >= 90 else f"{left:.0f} s left")
+        parts.append(f"{lasting(left)} left")
     return parts
 
 

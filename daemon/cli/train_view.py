@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from daemon.asr.training import Plan, Progress, TrainingResult
+from daemon.cli.bars import Bars
 from daemon.cli.plain import text
 from daemon.cli.train_checks import nearest
 from daemon.learning.reasons import in_words
@@ -36,34 +35,23 @@ class Show:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
 
     def progress(self, told: Progress) -> None:
         """Show what a training or a plan tells."""
-        phase = "features" if told.phase == "features" else "training"
-        self._update(phase, PHASES[told.phase], told.step, told.steps, _note(told))
+        bar = "features" if told.phase == "features" else "training"
+        left_s = told.seconds_left if told.step < told.steps else None
+        self._bars.show(PHASES[told.phase], told.step, told.steps, bar=bar, note=_note(told), left_s=left_s)
 
     def comparison(self, done: int, total: int) -> None:
         """Show how many clips base and model have heard together."""
-        self._update("comparison", "hearing test", done, total, "")
-
-    def _update(self, name: str, description: str, done: int, total: int, note: str) -> None:
-        if name not in self._tasks:
-            self._bars.start()  # not earlier: a refusal comes without an empty bar
-            self._tasks[name] = self._bars.add_task(description, note="")
-        self._bars.update(self._tasks[name], description=description, completed=done, total=total, note=note)
+        self._bars.show("hearing test", done, total)
 
 
 @contextmanager
 def shown() -> Iterator[Show]:
     """Bars while the block lasts."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bars = Bars(*columns, TextColumn("{task.fields[note]}"), console=Console())
-    try:
+    with Bars(Console()) as bars:
         yield Show(bars)
-    finally:
-        if bars.live.is_started:
-            bars.stop()
 
 
 def show_plan(plan: Plan, out: Path, base: str) -> None:
@@ -116,11 +104,7 @@ def say(sentence: str) -> None:
 
 
 def _note(told: Progress) -> str:
-    """Loss, word error rate and time left, as far as they are told."""
+    """Loss and word error rate, as far as they are told."""
     parts = [f"loss {told.loss:.3f}"] if told.loss is not None else []
-    if told.wer is not None:
-        parts.append(f"WER {told.wer:.1%}")
-    if told.seconds_left is not None and told.step < told.steps:
-        minutes = told.seconds_left / 60
-        parts.append(f"{minutes:.0f} min left" if minutes >= 1.5 else f"{told.seconds_left:.0f} s left")
+    parts += [f"WER {told.wer:.1%}"] if told.wer is not None else []
     return ", ".join(parts)

@@ -12,7 +12,8 @@ import structlog
 from daemon.asr.metrics import edits
 from daemon.database import Database
 from daemon.errors import AmbaraError
-from handlers.snapshot import EditRates, EditSums
+from daemon.learning.rows import edits_compared
+from handlers.snapshot import EditRates
 
 log = structlog.get_logger(__name__)
 
@@ -59,21 +60,9 @@ class EditBook:
     async def compared(self) -> tuple[EditRates, str] | None:
         """The live version beside the one before, and that one's kind; None where there was none. `here` is False: only
         the host knows."""
-        return await self._database.call("ambara_edits_compared", {}, _compared)
+        return await self._database.call("ambara_edits_compared", {}, edits_compared)
 
 
 def _measured(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     taken_on = ("clip_id", "draft_id", "version", "recording", "corrected_at", "text_md5")
     return [{key: row[key] for key in taken_on} | asdict(edits(row["words"], row["draft"])) for row in found]
-
-
-def _compared(row: Mapping[str, Any] | None) -> tuple[EditRates, str] | None:
-    if row is None:
-        return None
-    now, then = (_sums(row["edits"].get(str(row[which]))) for which in ("version", "before"))
-    rates = EditRates(int(row["version"]), int(row["before"]), bool(row["chosen"]), here=False, now=now, then=then)
-    return rates, str(row["before_kind"])
-
-
-def _sums(row: Mapping[str, Any] | None) -> EditSums | None:
-    return EditSums(**row) if row else None

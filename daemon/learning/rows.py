@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.learning.ports import Sample, Side, TrainingRun, Version
-from handlers.snapshot import ActiveRun, Candidate, Comparison, Failure, Guard, Training
+from handlers.snapshot import ActiveRun, Candidate, Comparison, EditRates, EditSums, Failure, Guard, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,53 @@ class LoggedDraft:
     """Mean log-probability of the generated tokens; None where nothing was generated."""
     flags: tuple[str, ...]
     created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What people changed in drafts of one version, counted over their corrections. The shares are of 1."""
+
+    clips: int = 0
+    unchanged: int = 0
+    words: int = 0
+    word_edits: int = 0
+    characters: int = 0
+    character_edits: int = 0
+
+    @property
+    def of_words(self) -> float | None:
+        """The share of words that was changed; None where there was no word."""
+        return self.word_edits / self.words if self.words else None
+
+    @property
+    def of_characters(self) -> float | None:
+        """The share of characters that was changed; None where there was none."""
+        return self.character_edits / self.characters if self.characters else None
+
+    @property
+    def left_alone(self) -> float | None:
+        """The share of drafts that were accepted as they were; None where none was corrected."""
+        return self.unchanged / self.clips if self.clips else None
+
+
+def edited(rates: Iterable[Mapping[str, Any]], version: int) -> Edited:
+    """Of one version, summed over the rows of `ambara_edit_rates` that are its own."""
+    mine = [row for row in rates if int(row["version"]) == version]
+    names = ("clips", "unchanged", "words", "word_edits", "characters", "character_edits")
+    return Edited(**{name: sum(int(row[name]) for row in mine) for name in names})
+
+
+def edits_compared(row: Mapping[str, Any] | None) -> tuple[EditRates, str] | None:
+    """The live version beside the one before, and that one's kind, of `ambara_edits_compared`."""
+    if row is None:
+        return None
+    now, then = (_sums(row["edits"].get(str(row[which]))) for which in ("version", "before"))
+    rates = EditRates(int(row["version"]), int(row["before"]), bool(row["chosen"]), here=False, now=now, then=then)
+    return rates, str(row["before_kind"])
+
+
+def _sums(row: Mapping[str, Any] | None) -> EditSums | None:
+    return EditSums(**row) if row else None
 
 
 def training(row: Mapping[str, Any]) -> Training:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -65,6 +66,12 @@ async def running_daemon(
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def page_of(folder: Path) -> str | None:
+    """Where the daemon whose log is `folder`/daemon.log serves its page; None where it does not."""
+    found = re.search(r"\burl\W+(http://[\w.:]+)", (folder / "daemon.log").read_text(errors="replace"))
+    return found[1] if found else None
 
 
 async def _ready(notify: socket.socket, child: subprocess.Popen[bytes], log: Path) -> None:

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from daemon.learning.rows import comparison
+from daemon.learning.rows import comparison, edited
 from daemon.status.here import Here
-from daemon.status.plots import pooled
 from daemon.status.reasons import OTHER, slug
 from daemon.status.truth import Look, Truth
 from daemon.status.words import when
+from handlers.edits import change
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FEED_STATES = ("connecting", "live", "deaf", "absent")
@@ -139,10 +139,15 @@ def _of_the_live_version(truth: Truth) -> Iterator[Metric]:
     version = next((each for each in truth.versions if each.id == live["id"]), None)
     if version and (compared := comparison(version.detail.get("comparison"))):
         yield _gauge("live_word_error_ratio", "Its word error rate on held-out recordings.", compared.candidate_wer)
-    shares = {level: pooled(truth.edit_rates, live["id"], level) for level in ("word", "character")}
-    known = {level: share for level, share in shares.items() if share is not None}
-    if known:
+    found = edited(truth.edit_rates, live["id"])
+    shares = {"word": found.of_words, "character": found.of_characters}
+    if known := {level: share for level, share in shares.items() if share is not None}:
         yield _gauges("live_edit_ratio", "What people changed in its drafts.", "level", known)
+    if found.left_alone is not None:
+        yield _gauge("live_unchanged_ratio", "Its drafts that people left as they were.", found.left_alone)
+    if truth.edits and (difference := change(truth.edits)):
+        said = "Whether people change more in its drafts than in those of the version before, beyond chance."
+        yield _gauge("live_edits_worse", said, difference.worse)
 
 
 def _gauge(name: str, said: str, value: float) -> Metric:

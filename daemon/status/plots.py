@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -10,13 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from daemon.learning.ports import Version
-from daemon.learning.rows import comparison
+from daemon.learning.rows import Edited, comparison, edited
 from daemon.status import svg
 from daemon.status.truth import Rates
 from daemon.status.words import lasting, percent
 
 DAYS = 28
 MOST_VERSIONS = 12
+_UNITS = (("h", 3600), ("min", 60), ("s", 1))
 
 Found = Mapping[str, Any]
 
@@ -67,43 +68,59 @@ def error_rates(versions: Sequence[Version]) -> Plot:
     )
 
 
-def edit_rates(rates: Rates) -> Plot:
-    """What people changed in the drafts of each version, by the week of the correction."""
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """One way to say how much people change, or leave."""
+
+    name: str
+    title: str
+    column: str
+    of: Callable[[Edited], float | None]
+
+
+MEASURES = (
+    _Measure("edits", "Words that people change", "words", lambda found: found.of_words),
+    _Measure("characters", "Characters that people change", "characters", lambda found: found.of_characters),
+    _Measure("unchanged", "Drafts that people leave as they are", "left", lambda found: found.left_alone),
+)
+
+
+def edit_rates(rates: Rates) -> list[Plot]:
+    """What people changed in the drafts of each version, by the week of the correction: a plot for each measure."""
     weeks = sorted({str(each["week"]) for each in rates})
-    versions = sorted({int(each["version"]) for each in rates})
-    shares = {(int(each["version"]), str(each["week"])): share(each, "word") for each in rates}
-    series = {f"v{version}": [shares.get((version, week)) for week in weeks] for version in versions}
-    rows = [
-        (
-            f"v{each['version']}",
-            str(each["week"]),
-            f"{each['clips']:,}",
-            shown(share(each, "word")),
-            shown(share(each, "character")),
-            percent(each["unchanged"] / each["clips"]) if each["clips"] else "",
+    found = {(int(each["version"]), str(each["week"])): edited([each], int(each["version"])) for each in rates}
+    versions = sorted({version for version, _ in found})
+    newest = sorted(found, key=lambda key: (key[1], key[0]), reverse=True)
+    plots = []
+    for measure in MEASURES:
+        share = {key: measure.of(each) for key, each in found.items()}
+        series = {f"v{version}": [share.get((version, week)) for week in weeks] for version in versions}
+        rows = [(f"v{key[0]}", key[1], f"{found[key].clips:,}", _percent_of(share[key])) for key in newest]
+        plots.append(
+            Plot(
+                measure.name,
+                measure.title,
+                svg.lines(f"{measure.title}, by version and week", [week[5:] for week in weeks], series),
+                "By the version that drafted, and the week of the correction.",
+                ("version", "week", "clips", measure.column),
+                rows,
+            )
         )
-        for each in sorted(rates, key=lambda each: (str(each["week"]), int(each["version"])), reverse=True)
-    ]
-    return Plot(
-        "edits",
-        "What people change in drafts",
-        svg.lines("Words that people changed in each version's drafts, by week", [week[5:] for week in weeks], series),
-        "The share of the words that people changed, by the version that drafted and the week of the correction.",
-        ("version", "week", "clips", "words", "characters", "left as they were"),
-        rows,
-    )
+    return plots
 
 
 def corrections(days: Sequence[Found], bar: int, new: int, today: date) -> Plot:
     """Corrected clips by day, against what begins a training."""
     counts = {str(each["day"]): int(each["clips"]) for each in days}
     every = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
-    shown_days = [(f"{day:%m-%d}", float(counts.get(day.isoformat(), 0))) for day in every]
+    days_shown = [(f"{day:%m-%d}", float(counts.get(day.isoformat(), 0))) for day in every]
     return Plot(
         "corrections",
         "Corrections by day",
-        svg.bars(f"Corrected clips by day; {bar:,} new ones begin a training", shown_days, float(bar)),
-        f"{new:,} new corrections since the last training; the dashed line is the bar, {bar:,}.",
+        svg.bars(
+            f"Corrected clips by day; {bar:,} new ones begin a training", days_shown, float(bar), "begin a training"
+        ),
+        f"{new:,} new corrections since the last training.",
         ("day", "clips"),
         [(day, f"{count:,}") for day, count in sorted(counts.items(), reverse=True)],
     )
@@ -111,16 +128,17 @@ def corrections(days: Sequence[Found], bar: int, new: int, today: date) -> Plot:
 
 def latency(days: Sequence[Found]) -> Plot:
     """How long a clip waits for its first draft."""
-    labels = [str(each["day"])[5:] for each in days]
+    longest = max((float(each["most_s"]) for each in days), default=0.0)
+    unit, size = next((unit, size) for unit, size in _UNITS if longest >= 2 * size or size == 1)
     series = {
-        "19 of 20": [float(each["most_s"]) for each in days],
-        "half": [float(each["half_s"]) for each in days],
+        "half of the clips": [float(each["half_s"]) / size for each in days],
+        "19 of 20": [float(each["most_s"]) / size for each in days],
     }
     return Plot(
         "latency",
         "From a clip's arrival to its draft",
-        svg.lines("Seconds that clips waited for their first draft, by day", labels, series, unit="s"),
-        "Half of the clips, and 19 of 20, had their first draft within so many seconds.",
+        svg.lines("How long clips waited for their first draft, by day", [_month(each) for each in days], series, unit),
+        "Half of the clips, and 19 of 20, had their first draft within so long.",
         ("day", "clips", "half", "19 of 20"),
         [
             (str(each["day"]), f"{each['clips']:,}", lasting(each["half_s"]), lasting(each["most_s"]))
@@ -129,19 +147,11 @@ def latency(days: Sequence[Found]) -> Plot:
     )
 
 
-def share(rates: Found, level: str) -> float | None:
-    """The share that was changed, of ``word`` or ``character``; None where there was nothing to change."""
-    whole = rates[f"{level}s"]
-    return rates[f"{level}_edits"] / whole if whole else None
+def _month(row: Found) -> str:
+    """Month and day."""
+    return str(row["day"])[5:]
 
 
-def shown(rate: float | None) -> str:
+def _percent_of(rate: float | None) -> str:
     """A share that may not be known."""
     return "" if rate is None else percent(rate)
-
-
-def pooled(rates: Rates, version: int, level: str) -> float | None:
-    """The share that was changed in all of a version's drafts."""
-    mine = [each for each in rates if int(each["version"]) == version]
-    keys = (f"{level}s", f"{level}_edits")
-    return share({key: sum(each[key] for each in mine) for key in keys}, level) if mine else None

@@ -20,7 +20,8 @@ WORDS = {
     "audio-crashes-decoder": "the audio file crashes the decoder",
     "audio-timeout": "the audio takes too long to decode",
     "storage-denied": "Storage refuses to hand out the audio",
-    "model": "the model could not draft it",
+    "model-fails": "the model fails on this clip alone",
+    "database-error": "the database refuses its draft, for instance by a trigger",
 }
 OTHER = "other"
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,39}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 400.0, 200.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 20.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 26.0, 30.0
 MOST_LABELS = 7
 SERIES = 6
 """So many lines can be told apart; the newest are drawn."""
@@ -51,26 +51,23 @@ def dots(title: str, points: Sequence[Dot], unit: str = "%") -> Markup:
 
 
 def lines(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str = "%") -> Markup:
-    """A line for each series, with its name at its last point. A gap in the figures is a gap in the line."""
+    """A line for each series, named above the picture. A gap in the figures is a gap in the line."""
     chosen = list(series.items())[-SERIES:]
     top = max((v for _, values in chosen for v in values if v is not None), default=0.0)
     drawn: list[Markup] = []
-    for number, (name, values) in enumerate(chosen):
+    for number, (_, values) in enumerate(chosen):
         points = [
             (_across(index, len(labels)), _up(value, _ceiling(top))) if value is not None else None
             for index, value in enumerate(values)
         ]
         drawn.append(element("path", d=_path(points), class_=f"line s{number}"))
-        known = [point for point in points if point]
-        drawn += [element("circle", cx=x, cy=y, r=3, class_=f"mark s{number}") for x, y in known]
-        if known:
-            x, y = known[-1]
-            drawn.append(element("text", name, x=x, y=y - 7, class_="name", text_anchor="end" if x > 60 else "start"))
+        drawn += [element("circle", cx=x, cy=y, r=3, class_=f"mark s{number}") for x, y in filter(None, points)]
+    drawn += _key({name: f"line s{number}" for number, (name, _) in enumerate(chosen)})
     return _plot(title, labels, top, unit, drawn)
 
 
-def bars(title: str, counts: Sequence[tuple[str, float]], bar: float | None = None, unit: str = "") -> Markup:
-    """A bar for each count; `bar` is a dashed line across all of them."""
+def bars(title: str, counts: Sequence[tuple[str, float]], bar: float | None = None, said: str = "") -> Markup:
+    """A bar for each count; `bar` is a dashed line across all of them, with its figure and what is `said` above."""
     top = max([*(count for _, count in counts), bar or 0.0], default=0.0)
     room = (WIDTH - LEFT - RIGHT) / max(1, len(counts))
     drawn = []
@@ -81,8 +78,17 @@ def bars(title: str, counts: Sequence[tuple[str, float]], bar: float | None = No
     if bar is not None:
         y = _up(bar, _ceiling(top))
         drawn.append(element("path", d=f"M{LEFT} {_short(y)}H{WIDTH - RIGHT}", class_="bar"))
-        drawn.append(element("text", f"{bar:,.0f}", x=WIDTH - RIGHT, y=y - 4, class_="name", text_anchor="end"))
-    return _plot(title, [label for label, _ in counts], top, unit, drawn)
+        drawn += _key({f"{bar:,.0f} {said}".strip(): "bar"})
+    return _plot(title, [label for label, _ in counts], top, "", drawn)
+
+
+def _key(classes: Mapping[str, str]) -> Iterator[Markup]:
+    """A short line of each class with its name, in the room above the picture: no figure comes there."""
+    room = (WIDTH - LEFT - RIGHT) / max(2, len(classes))
+    for index, (name, class_) in enumerate(classes.items()):
+        x, y = LEFT + index * room, TOP / 2 - 3
+        yield element("path", d=f"M{_short(x)} {_short(y)}h16", class_=f"{class_} key")
+        yield element("text", name, x=x + 20, y=y + 4, class_="name")
 
 
 def ticks(top: float) -> list[float]:

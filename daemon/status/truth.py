@@ -8,6 +8,7 @@ truth, with its age.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ EVERY_S = 15.0
 SHARE = 20.0
 PATIENCE_S = 3.0
 """Seconds that somebody who looks waits for a read; then the last truth is shown."""
+
+_NAMED = re.compile(r"(the worst recording) \(.*\)(?= \d|$)", re.DOTALL)
+"""As `daemon.asr.judging.harm` names that guard: before its figures, or alone."""
 
 Rates = Sequence[Mapping[str, Any]]
 """Of `ambara_edit_rates`: what people changed in the drafts of a version, by week."""
@@ -62,12 +66,12 @@ class Look:
 
 
 class Questions:
-    """Asks the database. What it answers is free of secrets, whatever shape they have in it."""
+    """Asks the database. What it answers is free of secrets, and of the recordings that verdicts name."""
 
     def __init__(self, database: Database, ledger: Ledger, redact: Redact) -> None:
         self._database = database
         self._ledger = ledger
-        self._redact = redact
+        self._redact: Redact = lambda text: unnamed(redact(text))
 
     async def __call__(self) -> Truth:
         """One read. Raises `AmbaraError`."""
@@ -130,6 +134,11 @@ class Watch:
             took_s = time.monotonic() - began
             self._due = time.monotonic() + max(self._every_s, self._share * took_s)
             self._reading = None
+
+
+def unnamed(text: str) -> str:
+    """Without the name of the recording that a guard, or a verdict by it, is about."""
+    return _NAMED.sub(r"\1", text)
 
 
 def redacted(value: Any, redact: Redact) -> Any:

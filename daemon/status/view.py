@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from daemon.learning.ports import Version
-from daemon.learning.rows import comparison
+from daemon.learning.rows import comparison, edited
 from daemon.status import plots
 from daemon.status.here import Here
 from daemon.status.reasons import words as in_words
-from daemon.status.truth import Look
+from daemon.status.truth import Look, Truth
 from daemon.status.words import ago, counted, lasting, minute, percent
 from handlers.edits import change, told
 from handlers.policy import Policy
 from handlers.promotion import judge
-from handlers.snapshot import EditRates, Training
+from handlers.snapshot import Training
 from handlers.training import bar
 
 WELL, BUSY, TROUBLE = "well", "busy", "trouble"
@@ -55,14 +55,14 @@ def page(look: Look, here: Here, policy: Policy, now: datetime) -> dict[str, Any
             _waiting(status),
             _live(status.get("live"), truth.versions, policy),
             _training(status, here, training, policy),
-            _smaller(truth.edits),
+            _smaller(truth),
         ],
         "backlog": backlog(status),
         "runs": truth.history.get("runs"),
         "other_runs": int(truth.history.get("other_runs", 0)),
         "plots": [
             plots.error_rates(truth.versions),
-            plots.edit_rates(truth.edit_rates),
+            *plots.edit_rates(truth.edit_rates),
             plots.corrections(
                 truth.history.get("corrections", ()), bar(training, policy.training)[0], training.new_clips, now.date()
             ),
@@ -186,17 +186,21 @@ def _under_way(version: int, detail: Found, where: str) -> Card:
     return Card("Training?", BUSY, answer, details, share=share)
 
 
-def _smaller(edits: EditRates | None) -> Card:
+def _smaller(truth: Truth) -> Card:
     """Whether people change less in the live version's drafts than in those of the version before."""
     question = "Are corrections getting smaller?"
-    if edits is None:
+    if (edits := truth.edits) is None:
         return Card(question, BUSY, "no version was live before this one")
     found = change(edits)
-    figures = told(edits).rpartition(": drafts of ")[2].removeprefix("drafts of ")
+    details = [told(edits).rpartition(": drafts of ")[2].removeprefix("drafts of ")]
+    live = edited(truth.edit_rates, edits.version)
+    if live.of_characters is not None and live.left_alone is not None:
+        of = f"characters changed: {percent(live.of_characters)}; left as they were: {percent(live.left_alone)}"
+        details.append(f"version {edits.version}, {of} of the drafts")
     if found is None:
-        return Card(question, BUSY, "too few corrections to tell", (figures,))
+        return Card(question, BUSY, "too few corrections to tell", details)
     answer = "yes" if found.better else "no: they grow" if found.worse else "no clear difference"
-    return Card(question, TROUBLE if found.worse else WELL if found.better else BUSY, answer, (figures,))
+    return Card(question, TROUBLE if found.worse else WELL if found.better else BUSY, answer, details)
 
 
 def _row(version: Version) -> dict[str, Any]:

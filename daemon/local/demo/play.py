@@ -13,7 +13,7 @@ from daemon.errors import TemporaryError
 from daemon.local.demo.people import add_people
 from daemon.local.demo.story import Clip, Round, Row, Story, rate
 from daemon.local.demo.tapes import Tape, speak_tapes
-from daemon.local.resident import running_daemon
+from daemon.local.resident import page_of, running_daemon
 from daemon.local.speech import wav_bytes
 from daemon.local.stack import LocalStack
 from daemon.supabase_client import AsyncClient, connect, http_client
@@ -27,6 +27,9 @@ PAGE = 1000
 LEARNING = """
 [drafting]
 sweep_seconds = 3
+
+[status]
+port = 0
 
 [training]
 min_new_clips = 48
@@ -74,6 +77,7 @@ async def play(rounds: int, waiting: int, folder: Path, show: Show) -> Story:
             began = time.monotonic()
             async with running_daemon(stack, folder, LEARNING):
                 story.seconds["daemon"] = round(time.monotonic() - began, 2)
+                show.say(f"its page, as long as this lasts: {page_of(folder)}")
                 with story.timed("drafting"):
                     await team.upload(tapes)
                 for number in range(1, rounds + 1):

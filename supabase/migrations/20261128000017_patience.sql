@@ -2,6 +2,7 @@
 -- statement of the Data API may take 8 s, unless its function says otherwise: PostgREST (12.2 and later) applies
 -- `statement_timeout` of a function to the whole transaction. The platform itself ends a request after 60 s.
 -- https://supabase.com/docs/guides/database/postgres/timeouts
+-- A migration that makes one of these anew takes this away from it, and a test says so.
 do $$
 declare
   patient constant text[] := array[

@@ -1,0 +1,60 @@
+"""What people change in the live version's drafts and in those of the version before, for `ambara status`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.errors import ConfigurationError
+from daemon.learning.rows import Edited, edited, edits_compared
+from handlers.edits import change
+
+Found = Mapping[str, Any]
+Ask = Callable[[str], Any]
+"""Name of a function of the database -> what it answers. Raises `ConfigurationError` where it is not known."""
+
+
+def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
+    """For programs: ``live`` and ``before``, each `_fact` or None, and the ``verdict``: ``better`` or ``worse`` beyond
+    chance, ``no clear difference``, or None where there is too little to tell. All None: the database does not tell, or
+    no version is live."""
+    if not (live := status.get("live")):
+        return None
+    try:
+        rates, compared = ask("ambara_edit_rates"), edits_compared(ask("ambara_edits_compared"))
+    except ConfigurationError:  # it was migrated before it measured corrections
+        return None
+    if compared is None:
+        return {"live": _fact(live["id"], edited(rates, live["id"])), "before": None, "verdict": None}
+    both, _ = compared
+    found = change(both)
+    verdict = found and ("worse" if found.worse else "better" if found.better else "no clear difference")
+    facts = {name: _fact(of, edited(rates, of)) for name, of in (("live", both.version), ("before", both.before))}
+    return {**facts, "verdict": verdict}
+
+
+def _fact(version: int, found: Edited) -> dict[str, Any]:
+    """Shares of 1; None where no draft of it was corrected."""
+    return {
+        "version": version,
+        "clips": found.clips,
+        "words": found.of_words,
+        "characters": found.of_characters,
+        "unchanged": found.left_alone,
+    }
+
+
+def told(found: Found) -> list[str]:
+    """For people: a line for each version, the verdict behind the first."""
+    verdict = found["verdict"]
+    said = f"; {verdict}{' beyond chance' if verdict in ('better', 'worse') else ''}" if verdict else ""
+    return [_line(found["live"]) + said, *([f"{_line(found['before'])}, before it"] if found["before"] else [])]
+
+
+def _line(fact: Found) -> str:
+    if fact["words"] is None:
+        return f"v{fact['version']}: nobody has corrected a draft"
+    return (
+        f"v{fact['version']}: {fact['words']:.1%} of words, {fact['characters']:.1%} of characters changed in "
+        f"{fact['clips']:,} clip{'' if fact['clips'] == 1 else 's'}, {fact['unchanged']:.1%} left as they were"
+    )
