@@ -15,7 +15,7 @@ from daemon.errors import AmbaraError, ConfigurationError, TemporaryError
 if TYPE_CHECKING:
     import httpx
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 CONNECT_S = 5.0
 
 _FOREIGN = frozenset({"PGRST202", "PGRST205", "42883", "42P01"})
@@ -53,7 +53,7 @@ def status(
         from daemon.cli.status_edits import edits
 
         found = fetch(*project)
-        return found | {"edits": edits(found, lambda function: ask(function, *project))}
+        return found | {"edits": edits(found, lambda path: ask(path, *project))}
 
     if watch:
         from daemon.cli.status_watch import watch as keep_looking
@@ -74,21 +74,21 @@ def fetch(url: str, key: str, apikey: str | None = None) -> dict[str, Any]:
 
     `apikey`: what the project's gateway wants to see, where that is not `key` itself.
     """
-    found = ask("ambara_status", url, key, apikey)
+    found = ask("rest/v1/rpc/ambara_status", url, key, apikey)
     if not isinstance(found, dict) or "queue" not in found:
         raise ConfigurationError(f"{url} answers, but not like a Supabase project with Ambara's functions. {_URL}")
     return found
 
 
-def ask(function: str, url: str, key: str, apikey: str | None = None) -> Any:
-    """What a function without arguments answers; None for what is no JSON. Raises as `fetch`."""
+def ask(path: str, url: str, key: str, apikey: str | None = None) -> Any:
+    """What the function at `path`, one without arguments, answers; None for what is no JSON. Raises as `fetch`."""
     import httpx  # here, so that `--help` does without
 
     headers = {"apikey": apikey or key, "Authorization": f"Bearer {key}"}
     timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
     try:
         answer = httpx.post(
-            f"{url}/rest/v1/rpc/{function}",
+            f"{url}/{path}",
             headers=headers,
             json={},
             timeout=timeout,
@@ -98,7 +98,7 @@ def ask(function: str, url: str, key: str, apikey: str | None = None) -> Any:
     except httpx.HTTPError as error:
         raise _unreached(error, url) from None
     if not answer.is_success:
-        raise _refusal(answer, url, function)
+        raise _refusal(answer, url, path.rpartition("/")[2])
     try:
         return answer.json()
     except ValueError:

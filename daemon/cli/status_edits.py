@@ -11,7 +11,7 @@ from handlers.edits import change
 
 Found = Mapping[str, Any]
 Ask = Callable[[str], Any]
-"""Name of a function of the database -> what it answers. Raises `ConfigurationError` where it is not known."""
+"""Path of a function of the database -> what it answers. Raises `ConfigurationError` where it is not known."""
 
 
 def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
@@ -21,7 +21,7 @@ def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
     if not (live := status.get("live")):
         return None
     try:
-        rates, compared = ask("ambara_edit_rates"), edits_compared(ask("ambara_edits_compared"))
+        rates, compared = ask("rest/v1/rpc/ambara_edit_rates"), edits_compared(ask("rest/v1/rpc/ambara_edits_compared"))
     except ConfigurationError:  # it was migrated before it measured corrections
         return None
     if compared is None:
