@@ -50,6 +50,8 @@ def main(given: argparse.Namespace) -> int:
         raise SystemExit(f"Fine-tuning needs {', '.join(missing)}: install that, or ask for --only drafting.")
     hush()
     card, shape, failed = Card(given.device), SHAPES[given.shape], False
+    if not card.cuda:
+        torch.set_num_threads(1)  # several that wait for each other on a busy machine only burn time
     peak = card.ceilings()
     print(f"{heading()}, {card}; whisper-{given.shape}; at best {peak[0] / 1e12:.3g} TFLOP/s and", end=" ")
     print(f"{peak[1] / 1e9:.0f} GB/s", flush=True)
