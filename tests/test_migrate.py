@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -191,20 +190,6 @@ def test_what_a_migration_does_without_is_said(dataset: str, monkeypatch: pytest
     warnings: list[str] = []
     assert migrate.apply(dataset, warnings.append) == [*NAMES, "99990101000000_lacking"]
     assert warnings == ["no publication"]
-
-
-def test_what_removes_it_leaves_the_editors_database(dataset: str) -> None:
-    """As the document says it, but for the role: other databases of this server know it. And there is a way back."""
-    before = shape(dataset)
-    migrate.apply(dataset)
-    add_clip(dataset, "clips/1.wav")
-    section = (Path(__file__).parents[1] / "docs" / "operations.md").read_text().partition("## Removing it")[2]
-    removal = section.partition("```sql\n")[2].partition("drop owned by")[0]
-    sql(dataset, removal)
-    left = [row for row in shape(dataset) if "ambara_daemon" not in f"{row[1]} {row[2]}" and row[0] != "published"]
-    assert left == [row for row in before if row[0] != "published"]
-    migrate.apply(dataset, again=True)
-    assert sql(dataset, "select count(*) from draft_queue") == [(1,)]
 
 
 def test_a_database_without_the_editors_tables(blank_database: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from daemon.errors import TemporaryError
+from daemon.learning.rows import comparison
 from daemon.local.demo.people import add_people
 from daemon.local.demo.story import Clip, Round, Row, Story, rate
 from daemon.local.demo.tapes import Tape, speak_tapes
@@ -17,11 +18,11 @@ from daemon.local.resident import page_of, running_daemon
 from daemon.local.speech import wav_bytes
 from daemon.local.stack import LocalStack
 from daemon.supabase_client import AsyncClient, connect, http_client
+from handlers.policy import PromotionPolicy
+from handlers.promotion import Outcome, judge
 
 DRAFTED_WITHIN_S = 180.0
 TRAINED_WITHIN_S = 900.0
-RESTS_S = 20.0
-"""A candidate that is still one so long after its comparison rests: there was too little to tell."""
 PAGE = 1000
 
 LEARNING = """
@@ -176,7 +177,6 @@ class _Team:
         """Wait for a trained version and its verdict."""
         deadline = time.monotonic() + TRAINED_WITHIN_S
         judging = False
-        judged_at: float | None = None
         while time.monotonic() < deadline:
             found: Any = await self._client.table("model_versions").select("*").gt("id", after).order("id").execute()
             version = next(iter(found.data), None)
@@ -184,10 +184,7 @@ class _Team:
                 if not judging:
                     self._show.say(f"version {version['id']} is compared with version {after} on held-out tapes")
                 judging = True
-                if "comparison" in version["detail"]:
-                    judged_at = judged_at or time.monotonic()
-            rests = judged_at is not None and time.monotonic() - judged_at > RESTS_S
-            if version and (version["stage"] in {"live", "rejected"} or rests):
+            if version and (version["stage"] in {"live", "rejected"} or _rests(version)):
                 self._show.say(f"version {version['id']} is {version['stage']}: {version['reason'] or 'no verdict'}")
                 return dict(version)
             await self._tell_of_training()
@@ -236,3 +233,9 @@ class _Team:
             rows += page
             if len(page) < PAGE:
                 return rows
+
+
+def _rests(version: Row) -> bool:
+    """Whether a candidate stays one: its comparison has said that there is too little to tell."""
+    compared = comparison(version["detail"].get("comparison")) if version["stage"] == "candidate" else None
+    return compared is not None and judge(compared, PromotionPolicy()).outcome is Outcome.TOO_LITTLE
