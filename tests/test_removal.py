@@ -25,7 +25,9 @@ order by 1, 2
 @pytest.mark.parametrize("minimal", [True, False])
 def test_it_leaves_what_was_there_before_and_there_is_a_way_back(minimal: bool, blank_database: str) -> None:
     """But for the role, which other databases of this server know."""
-    removal = OPERATIONS.read_text().partition("## Removing it")[2].partition("```sql\n")[2].partition("drop owned by")[0]
+    removal = (
+        OPERATIONS.read_text().partition("## Removing it")[2].partition("```sql\n")[2].partition("drop owned by")[0]
+    )
     with psycopg.connect(blank_database, autocommit=True) as db:
         db.execute(origin_sql(minimal=minimal).encode())
         before = db.execute(THINGS.encode()).fetchall()
