@@ -15,9 +15,11 @@ Ask = Callable[[str], Any]
 
 
 def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
-    """For programs: ``live`` and ``before``, each `_fact` or None, and the ``verdict``: ``better`` or ``worse`` beyond
-    chance, ``no clear difference``, or None where there is too little to tell. All None: the database does not tell, or
-    no version is live."""
+    """For programs: ``live`` and ``before``, each a `_fact` or None, and a ``verdict``: ``better`` or ``worse`` beyond
+    chance, ``no clear difference``, or None where there is too little to tell.
+
+    None instead of all that where no version is live, or the database does not tell.
+    """
     if not (live := status.get("live")):
         return None
     try:

@@ -128,12 +128,12 @@ class _Team:
     async def round(self, number: int) -> None:
         """People correct some tapes; wait for the better model and for its drafts."""
         began = time.monotonic()
-        story, before = self._story, await self._live()
+        story, before, known = self._story, await self._live(), await self._newest()
         corrected = [clip for clip in story.clips if clip.round == number]
         self._show.phase(f"Round {number}: people correct {len(corrected)} clips")
         for clip in corrected:
             await self._correct(clip)
-        version = await self._trained(after=before)
+        version = await self._trained(after=known, over=before)
         live = version["id"] if version["stage"] == "live" else before
         await self._drafted(live)
         await self.look()
@@ -173,8 +173,8 @@ class _Team:
         answer: Any = await self._client.table("clips").update(change).eq("id", clip.id).execute()
         clip.row, clip.eligible, clip.written_by = dict(answer.data[0]), False, "a person who corrected it"
 
-    async def _trained(self, *, after: int) -> Row:
-        """Wait for a trained version and its verdict."""
+    async def _trained(self, *, after: int, over: int) -> Row:
+        """Wait for a version that is newer than `after`, and for its verdict against `over`."""
         deadline = time.monotonic() + TRAINED_WITHIN_S
         judging = False
         while time.monotonic() < deadline:
@@ -182,7 +182,7 @@ class _Team:
             version = next(iter(found.data), None)
             if version and version["stage"] == "candidate":
                 if not judging:
-                    self._show.say(f"version {version['id']} is compared with version {after} on held-out tapes")
+                    self._show.say(f"version {version['id']} is compared with version {over} on held-out tapes")
                 judging = True
             if version and (version["stage"] in {"live", "rejected"} or _rests(version)):
                 self._show.say(f"version {version['id']} is {version['stage']}: {version['reason'] or 'no verdict'}")
@@ -217,6 +217,11 @@ class _Team:
 
     async def _live(self) -> int:
         found: Any = await self._client.table("model_versions").select("id").eq("stage", "live").execute()
+        return int(found.data[0]["id"])
+
+    async def _newest(self) -> int:
+        """Of all versions: one of an earlier round may rest."""
+        found: Any = await self._client.table("model_versions").select("id").order("id", desc=True).limit(1).execute()
         return int(found.data[0]["id"])
 
     async def _insert(self, table: str, row: Row) -> Row:
