@@ -101,7 +101,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     rows: dict[str, dict[str, Any]] = {}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            for name, value in report.user_properties:
+            for name, value in getattr(report, "user_properties", ()):  # a file that cannot be collected has none
                 if name == "fault":
                     rows[report.nodeid] = value
     if not rows or not config.option.faults:
