@@ -9,6 +9,11 @@ shift 2
 boot=$checkout/tests/systemd/boot.sh
 wheels=$checkout/.ambara/wheels
 
+# The container sees this machine's disk, and an installation on it would pass for its own.
+for place in /opt/ambara /etc/ambara /var/lib/ambara /var/cache/ambara; do
+  [ ! -e "$place" ] || { echo "systemd-test: $place is there: try it on a machine on which Ambara is not installed" >&2; exit 1; }
+done
+
 "$boot" "$checkout" true || {
   [ $? = 77 ] || echo "systemd-test: skipped: the container does not boot; what systemd-nspawn said stands above" >&2
   exit 0
