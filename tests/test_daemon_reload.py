@@ -44,8 +44,9 @@ async def test_a_reload_takes_up_thresholds(clean_stack: Any, tmp_path: Path) ->
             assert (told["changed"], told["after_a_restart"]) == (["drafting.batches_per_turn"], ["drafting.fetches"])
             heard += _messages(manager)
             insert_clips(db, RUN, names[20:])
-            await until(lambda: len(drafted_by_machine(db)) == 60, "drafted in a large turn")
-            assert max(line["written"] for line in daemon.said("drafted")) > 4
+            await until(lambda: len(drafted_by_machine(db)) == 60, "drafted")
+            # A turn is told of when it is over, which is after its last draft was written.
+            await until(lambda: any(line["written"] > 4 for line in daemon.said("drafted")), "a large turn")
             assert len(daemon.said("model ready")) == 1
 
             heard += _messages(manager)
