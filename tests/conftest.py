@@ -24,6 +24,7 @@ from fault_plugin import (  # noqa: F401 - hooks and fixtures of pytest
     pytest_runtest_makereport,
     pytest_terminal_summary,
 )
+from hypothesis import settings
 from scripted_editor import Editor
 from supabase import AsyncClient, acreate_client
 
@@ -34,6 +35,10 @@ from daemon.local.stack import LocalStack
 # A shell's background job ignores SIGINT, and whatever that starts; tests that send one are of programs that do not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes, the machine's other work decides
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,6 @@ def test_the_counts_equal_the_model(clean_stack: Any, db: Sql) -> None:
             settings=settings(
                 max_examples=60,
                 stateful_step_count=30,
-                deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),

@@ -35,7 +35,6 @@ def play(fault: Fault, db_url: str, db: Sql, *, examples: int, steps: int, phase
             settings=settings(
                 max_examples=examples,
                 stateful_step_count=steps,
-                deadline=None,
                 database=None,
                 phases=phases,
                 suppress_health_check=list(HealthCheck),

@@ -15,7 +15,7 @@ NAMES = st.one_of(st.text(min_size=1, max_size=12), st.uuids().map(str), st.inte
 SHARES = st.floats(0.01, 0.99)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(share=SHARES, rounds=st.lists(st.lists(NAMES, max_size=5), min_size=ROUNDS, max_size=ROUNDS), seed=st.integers())
 def test_over_50_rounds_of_growth_no_recording_changes_sides(share: float, rounds: list[list[str]], seed: int) -> None:
     """As the loop uses it: what one round decides is stored, and the next round sees all recordings again."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RUN_S = 240.0
+RUN_S = 480.0
 """Guard for one run of a mutant."""
 
 
