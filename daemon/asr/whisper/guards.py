@@ -9,6 +9,7 @@ such as song or a violin, may pass them all.
 from __future__ import annotations
 
 import itertools
+import math
 import unicodedata
 import zlib
 from typing import Any
@@ -37,11 +38,17 @@ _WORD = 10
 """Hops, 160 ms."""
 _PITCH_FRAME = 640
 """Samples, 40 ms: three periods of a low voice."""
-_PITCH_HZ = (70, 400)
+_PITCH_WINDOW = np.hanning(_PITCH_FRAME).astype(np.float32)
+_PITCH_LAGS = (SAMPLE_RATE // 400, SAMPLE_RATE // 70)
+"""Samples: from the period of a high voice to that of a low one."""
+_PITCH_SIZE = 900
+"""A frame and the longest lag, and a size that the transform is fast at."""
 _VOICED = 0.6
 """How alike one period and the next have to be; 1 is equal."""
 _STILL, _LEAP = 0.05, 1.5
 """Semitones from one hop to the next. What moves less stands still, what moves more is another tone."""
+_COPIED_HZ = (210, 3800)
+"""The band in which copies are looked for: above the overtones of mains that are strong, of 150 and 180 Hz."""
 _STRETCH = 30 * SAMPLE_RATE
 """Samples in which copies are looked for at once: bounds the memory, and a loop with a longer round is a recording."""
 _FEWEST_PAIRS = 7
@@ -93,15 +100,16 @@ def pitched(audio: Waveform) -> tuple[int, int, int]:
     """
     if len(audio) < _PITCH_FRAME + _HOP:
         return 0, 0, 0
-    frames = np.lib.stride_tricks.sliding_window_view(audio, _PITCH_FRAME)[::_HOP].astype(float)
-    power = np.mean(frames**2, axis=1)
-    window = np.hanning(_PITCH_FRAME)
-    alike = _autocorrelation((frames - frames.mean(axis=1, keepdims=True)) * window)
-    alike /= (alike[:, :1] + 1e-12) * (_autocorrelation(window) / np.sum(window**2) + 1e-3)
-    first, end = (SAMPLE_RATE // hertz for hertz in reversed(_PITCH_HZ))
-    lag = _between(alike, alike[:, first:end].argmax(axis=1) + first)
+    frames = np.lib.stride_tricks.sliding_window_view(audio, _PITCH_FRAME)[::_HOP]
+    power = np.mean(frames**2, axis=1, dtype=float)
     loud = power > max(power.max() * 1e-3, 1e-9)
-    voiced = (alike[:, first:end].max(axis=1) > _VOICED) & loud
+    heard = frames[loud]
+    alike = _autocorrelation((heard - heard.mean(axis=1, keepdims=True)) * _PITCH_WINDOW)
+    alike /= (alike[:, :1] + 1e-12) * (_autocorrelation(_PITCH_WINDOW) / np.sum(_PITCH_WINDOW**2) + 1e-3)
+    lags = slice(_PITCH_LAGS[0], _PITCH_LAGS[1])
+    lag, voiced = np.ones(len(frames)), np.zeros(len(frames), dtype=bool)
+    lag[loud] = _between(alike, alike[:, lags].argmax(axis=1) + lags.start)
+    voiced[loud] = alike[:, lags].max(axis=1) > _VOICED
     both = voiced[1:] & voiced[:-1]
     step = np.abs(np.diff(12 * np.log2(lag)))
     return int(np.sum(both & (step > _STILL) & (step < _LEAP))), int(np.sum(both)), int(np.sum(loud))
@@ -131,22 +139,33 @@ def recurs(audio: Waveform, settings: GuardSettings) -> bool:
 
 def _copied(audio: Waveform) -> tuple[float, float]:
     """How much of the speech band comes again after the best lag, from 0 to 1, and the band's energy."""
-    count = len(audio)
-    lags = np.arange(_SHORTEST, count // 2 + 1)  # up to half: two rounds at least, and no sample without a partner
-    if not len(lags):
+    count, longest = len(audio), len(audio) // 2  # two rounds at least, and no sample without a partner
+    if longest < _SHORTEST:
         return 0.0, 0.0
-    size = 1 << (count + count // 2).bit_length()  # padded, so that the end does not meet the beginning
-    hertz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
-    # The rest of the spectrum is left out: mains hum under a voice is its own copy, too.
-    spectrum = np.fft.rfft(audio, size) * ((hertz >= _SPEECH_HZ[0]) & (hertz <= _SPEECH_HZ[1]))
-    energy = np.concatenate([[0.0], np.cumsum(np.fft.irfft(spectrum)[:count] ** 2)])
-    both = energy[count - lags] + energy[count] - energy[lags]
-    alike = 2 * np.fft.irfft(np.abs(spectrum) ** 2)[lags] / (both + 1e-12)
+    size = _size(count + longest)  # padded, so that the end does not meet the beginning
+    first, end = (math.ceil(hertz * size / SAMPLE_RATE) for hertz in _COPIED_HZ)
+    spectrum = np.fft.rfft(audio, size)
+    spectrum[:first] = 0  # mains hum under a voice is its own copy, too
+    spectrum[end:] = 0
+    energy = np.concatenate([[0.0], np.cumsum(np.fft.irfft(spectrum, size)[:count] ** 2, dtype=float)])
+    without_end = energy[count - longest : count - _SHORTEST + 1][::-1]  # by the lag
+    without_start = energy[count] - energy[_SHORTEST : longest + 1]
+    alike = 2 * np.fft.irfft(_power(spectrum), size)[_SHORTEST : longest + 1] / (without_end + without_start + 1e-12)
     return max(float(alike.max()), 0.0), float(energy[count])
 
 
 def _autocorrelation(frames: Any) -> Any:
-    return np.fft.irfft(np.abs(np.fft.rfft(frames, 2 * _PITCH_FRAME)) ** 2)
+    return np.fft.irfft(_power(np.fft.rfft(frames, _PITCH_SIZE)), _PITCH_SIZE)
+
+
+def _power(spectrum: Any) -> Any:
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def _size(least: int) -> int:
+    """The next size of at least so much that the transform is fast at: an eighth more at most."""
+    step = max(1, 1 << (least - 1).bit_length() - 4)
+    return -(-least // step) * step
 
 
 def repeats(text: str, settings: GuardSettings) -> bool:
