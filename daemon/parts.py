@@ -16,11 +16,15 @@ from daemon.clips import ClipStore
 from daemon.config import Settings
 from daemon.decode import Decoder
 from daemon.errors import ConfigurationError, PermanentError, TemporaryError
-from daemon.ports import PipelineSettings
+from daemon.ports import LARGEST_CLAIM, PipelineSettings
 from daemon.sections import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
 from handlers.policy import DraftingPolicy, Policy, PromotionPolicy, TrainingPolicy
 
 log = structlog.get_logger(__name__)
+
+ON_A_CARD = 4
+"""So many times as much goes through the model together on a graphics card: its decoder reads all weights for each
+token, however many clips are in the batch."""
 
 
 def audio_reader(supabase: SupabaseSettings, audio: AudioSettings, runs: Mapping[str, Path]) -> AudioReader:
@@ -80,12 +84,14 @@ def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
     return make
 
 
-def pipeline_settings(drafting: DraftingSettings) -> PipelineSettings:
-    """The sizes of a turn of drafting."""
+def pipeline_settings(drafting: DraftingSettings, model: Mapping[str, object]) -> PipelineSettings:
+    """The sizes of a turn of drafting. What is not set fits the device of the `model`, which are its facts."""
+    usual, times = PipelineSettings(), ON_A_CARD if str(model.get("device")).startswith("cuda") else 1
+    batch = drafting.batch_clips or min(usual.batch_clips * times, drafting.claim_clips or LARGEST_CLAIM)
     return PipelineSettings(
-        batch_clips=drafting.batch_clips,
-        batch_seconds=drafting.batch_seconds,
-        claim_clips=drafting.claim_clips,
+        batch_clips=batch,
+        batch_seconds=drafting.batch_seconds or usual.batch_seconds * times,
+        claim_clips=drafting.claim_clips or max(usual.claim_clips * times, min(4 * batch, LARGEST_CLAIM)),
         lease_s=drafting.lease_seconds,
         fetches=drafting.fetches,
     )

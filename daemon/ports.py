@@ -110,6 +110,10 @@ class Ears(Protocol):
         """Raise if the device no longer works."""
 
 
+LARGEST_CLAIM = 1000
+"""Rows that the Data API answers with at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """Sizes of one turn of drafting."""

@@ -62,11 +62,14 @@ class ModelSettings(Section):
 
 
 class DraftingSettings(Section):
-    """How much is drafted at a time, and whether drafts say which clips people should correct first."""
+    """How much is drafted at a time, and whether drafts say which clips people should correct first.
 
-    batch_clips: Annotated[int, Field(ge=1, le=512)] = 16
-    batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] = 240.0
-    claim_clips: Annotated[int, Field(ge=1, le=1000)] = 64
+    The sizes that are None fit the device: see `daemon.parts.pipeline_settings`.
+    """
+
+    batch_clips: Annotated[int, Field(ge=1, le=512)] | None = None
+    batch_seconds: Annotated[float, Field(ge=30, le=7200, allow_inf_nan=False)] | None = None
+    claim_clips: Annotated[int, Field(ge=1, le=1000)] | None = None
     batches_per_turn: Annotated[int, Field(ge=1, le=1000)] = 64
     lease_seconds: Annotated[float, Field(ge=10, le=3600, allow_inf_nan=False)] = 20.0
     sweep_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 30.0
@@ -75,7 +78,7 @@ class DraftingSettings(Section):
 
     @model_validator(mode="after")
     def _a_claim_fills_a_batch(self) -> Self:
-        if self.claim_clips < self.batch_clips:
+        if self.claim_clips and self.batch_clips and self.claim_clips < self.batch_clips:
             raise ValueError(f"claim_clips ({self.claim_clips}) is less than batch_clips ({self.batch_clips})")
         return self
 

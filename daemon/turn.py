@@ -21,15 +21,13 @@ from daemon.clips import ClipStore
 from daemon.errors import TemporaryError
 from daemon.hearing import hear, pieces_of
 from daemon.loading import Batch, Loader
-from daemon.ports import Claim, Drafted, Ears, Heard, PipelineSettings, Request, Tally
+from daemon.ports import LARGEST_CLAIM, Claim, Drafted, Ears, Heard, PipelineSettings, Request, Tally
 from daemon.writing import Writer, answered
 
 DECODED = 2
 """Batches whose audio is held: the one on the device, and the next."""
 IN_A_BACKLOG = 4
 """By this factor more is claimed while the queue is longer than a claim: the lengths in a batch differ less then."""
-LARGEST_CLAIM = 1000
-"""Rows that the Data API answers with at most."""
 LOOK_S = 0.25
 """Seconds, at least, between two looks for clips that have just come."""
 A_BATCH = 0.7

@@ -60,7 +60,7 @@ class Parts:
         self._blocked: str | None = None
         self.loop = loop
         self._seen: Snapshot | None = None
-        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting), beside)
+        pipeline = Pipeline(store, read, drafter, pipeline_settings(settings.drafting, drafter.describe()), beside)
         turns = asyncio.Lock()
         self._promoter = loop.promoter(drafter, turns, tasks)
         self._trainer = loop.trainer(read)

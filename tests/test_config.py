@@ -49,7 +49,8 @@ def test_defaults_are_those_people_know() -> None:
     settings = load(None, ENV)
     assert settings.model.base == "openai/whisper-small"
     assert (settings.model.language, settings.model.task, settings.supabase.bucket) == ("mg", "transcribe", "clips")
-    assert (settings.drafting.batch_clips, settings.drafting.claim_clips) == (16, 64)
+    sizes = settings.drafting
+    assert (sizes.batch_clips, sizes.batch_seconds, sizes.claim_clips) == (None, None, None), "the device decides"
     assert settings.state.directory == Path("/home/mpihaino/.local/state/ambara")
 
 
@@ -110,7 +111,7 @@ def test_state_directory(extra: dict[str, str], directory: str) -> None:
         ("[drafting]\nbatch_clips = 0", "drafting.batch_clips is 0; it should be greater than or equal to 1."),
         ("[drafting]\nlease_seconds = inf", "drafting.lease_seconds is inf"),
         ("[drafting]\nsweep_seconds = nan", "drafting.sweep_seconds is nan"),
-        ("[drafting]\nclaim_clips = 4", "claim_clips (4) is less than batch_clips (16)"),
+        ("[drafting]\nclaim_clips = 4\nbatch_clips = 16", "claim_clips (4) is less than batch_clips (16)"),
         ("[training]\nprocesses = 3", "processes (3) cannot share a step of batch_size times gradient_accumulation, 8"),
         ("[model]\ndevice = 'gpu'", "model.device is 'gpu'; it should be 'auto', 'cuda', 'mps' or 'cpu'."),
         ("[model]\nbase = ''", "model.base is ''"),
@@ -341,6 +342,7 @@ def test_the_sample_shows_every_key_with_its_default(tmp_path: Path) -> None:
 
     defaults, sample = facts(load(None, ENV)), facts(shown)
     changed = {name for name in defaults if defaults[name] != sample[name]}
-    assert changed == {"model.revision", "state.directory", "audio.run_dirs", "promotion.anchor"}
+    sizes = {"drafting.batch_clips", "drafting.batch_seconds", "drafting.claim_clips"}
+    assert changed == {"model.revision", "state.directory", "audio.run_dirs", "promotion.anchor"} | sizes
     named = set(SET_LINE.findall(SAMPLE)) | {"key", "apikey", "run_dirs"}
     assert {name.partition(".")[2] for name in defaults} <= named

@@ -93,11 +93,12 @@ async def _redraft(
         if dry_run:
             console.print(f"{eligible} clips would be drafted by {loaded.name}. Nothing was changed.")
             return
-        version, _ = await store.register(loaded.name, loaded.fingerprint, loaded.describe(), go_live=False)
+        facts = loaded.describe()
+        version, _ = await store.register(loaded.name, loaded.fingerprint, facts, go_live=False)
         local = dict.fromkeys(chosen, directory) if directory else {}
         configured = await run_directories(store, settings.audio.run_dirs)
         reader = await stack.enter_async_context(audio_reader(settings.supabase, settings.audio, configured | local))
-        pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting))
+        pipeline = Pipeline(store, reader.read, drafter, pipeline_settings(settings.drafting, facts))
         with Bars(console) as bars, bound_contextvars(version=version):
             bars.show("drafting", 0, eligible)
             card = Card(store, f"Drafting again with {loaded.name}", eligible)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import WhisperConfig
 
 from daemon.asr import families
 from daemon.asr.device import Device, measure
@@ -11,7 +12,7 @@ from daemon.asr.errors import ModelError
 from daemon.asr.training import TrainingError
 from daemon.asr.whisper.arguments import precision
 from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
-from daemon.asr.whisper.load import choose_device, look_at_device
+from daemon.asr.whisper.load import choose_device, look_at_device, windows_at_once
 from daemon.local.tiny import BASE
 
 GIB = 1 << 30
@@ -85,3 +86,25 @@ def test_a_training_is_refused_a_device_that_is_not_there(present: None) -> None
 
     with pytest.raises(TrainingError, match="has no device mps"):
         open_start(TrainingSettings(base=str(BASE), device="mps"))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "free", "shape", "windows"),
+    [
+        ("cpu", "float32", 4 * GIB, "small", 16),
+        ("mps", "float16", 4 * GIB, "small", 16),
+        ("cuda (NVIDIA H200)", "float16", 139 * GIB, "small", 64),
+        ("cuda (NVIDIA H200)", "float16", 139 * GIB, "large-v3", 64),
+        ("cuda (a card of 8 GiB)", "float16", 7 * GIB, "small", 17),
+        ("cuda (a card of 8 GiB)", "float32", 7 * GIB, "small", 8),
+        ("cuda (a card of 8 GiB)", "float16", 7 * GIB, "large-v3", 4),
+        ("cuda (that others have filled)", "float16", GIB // 4, "large-v3", 1),
+    ],
+)
+def test_as_many_windows_at_once_as_a_card_has_room_for(
+    name: str, dtype: str, free: int, shape: str, windows: int
+) -> None:
+    """A window of whisper-small takes about 110 MB in half precision, one of large-v3 four times as much."""
+    width, layers = {"small": (768, 12), "large-v3": (1280, 32)}[shape]
+    config = WhisperConfig(d_model=width, decoder_layers=layers, max_source_positions=1500, max_target_positions=448)
+    assert windows_at_once(config, Device(name, dtype, total=139 * GIB, free=free)) == windows

@@ -13,6 +13,7 @@ from transformers import WhisperForConditionalGeneration
 
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import Draft, Transcriber
+from daemon.asr.whisper import listener
 from daemon.asr.whisper.config import GuardSettings, WhisperSettings
 from daemon.asr.whisper.load import load_transcriber
 from daemon.asr.whisper.majors import open_processor
@@ -166,13 +167,25 @@ class _SmallDevice:
             torch.empty(2**55, dtype=torch.uint8)
 
 
-def test_a_batch_that_does_not_fit_is_halved(market: Sequence[Utterance], market_drafts: Sequence[Draft]) -> None:
+def test_a_batch_that_does_not_fit_is_halved(
+    market: Sequence[Utterance], market_drafts: Sequence[Draft], monkeypatch: pytest.MonkeyPatch
+) -> None:
     transcriber = load_transcriber(SETTINGS)
     device = _SmallDevice(fits=3)
     transcriber._listener._engine._model.get_encoder().register_forward_pre_hook(device)
     drafts = transcriber.transcribe([clip.audio for clip in market[:10]])
     assert texts(drafts) == texts(market_drafts[:10])
     assert device.sizes == [10, 4, 2, 2, 2, 2, 2]  # of 16 that would be taken, at most half of what did not fit
+    device.sizes.clear()
+    transcriber.transcribe([clip.audio for clip in market[:4]])
+    assert device.sizes == [2, 2], "the device is as small as before"
+    device.sizes.clear()
+    monkeypatch.setattr(listener, "_SMALLER_S", 0.0)
+    device.fits = 1
+    transcriber.transcribe([clip.audio for clip in market[:2]])
+    device.fits = 4
+    transcriber.transcribe([clip.audio for clip in market[:4]])
+    assert device.sizes == [2, 1, 1, 4], "that is long ago: it has room again"
     device.fits = 0
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         transcriber.transcribe([market[0].audio] * 2)

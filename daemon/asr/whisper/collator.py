@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from daemon.asr.whisper.features import unpacked
+from daemon.asr.whisper.features import unpack
 
 IGNORED = -100
 """A label that counts for nothing."""
@@ -43,7 +43,9 @@ class Collator:
             before[at, : len(each) - 1] = each[:-1]
             after[at, : len(each) - 1] = each[1:]
         frames = max(int(row["frames"]) for row in rows)
-        features = np.stack([unpacked(np.asarray(row["features"]), self.mels, frames) for row in rows])
+        features = np.empty((len(rows), self.mels, frames), dtype=np.float32)
+        for row, place in zip(rows, features, strict=True):
+            unpack(np.asarray(row["features"]), place)
         return {
             "input_features": torch.from_numpy(features),
             "decoder_input_ids": torch.from_numpy(before),

@@ -52,9 +52,9 @@ class WhisperSettings:
     device: Device = "auto"
     dtype: Precision = "auto"
     """``auto`` is float16 on CUDA; elsewhere float32, or int8 with CTranslate2."""
-    batch_size: int = 16
-    """Whole windows on the device at once, or as much of shorter ones; halved for the rest of a call when its memory
-    runs out."""
+    batch_size: int | None = None
+    """Whole windows on the device at once, or as much of shorter ones; halved when its memory runs out. None: 16, and
+    on a graphics card as many as fit into a quarter of its memory, 64 at most."""
     engine: Engine = "auto"
     """``auto`` is CTranslate2 where it is installed and knows the device, and transformers elsewhere."""
     guards: GuardSettings = field(default_factory=GuardSettings)

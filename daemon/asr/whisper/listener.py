@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from daemon.asr.whisper.config import GuardSettings
 from daemon.asr.whisper.engine import Engine, Spoken, out_of_memory
 from daemon.asr.whisper.windows import Windows, spectrograms
 
+_SMALLER_S = 600.0
+"""Seconds for which batches stay smaller after one that did not fit."""
 _MORE = 4
 """So many times the batch at most, where windows are short: the decoder's share does not shrink with them."""
 
@@ -49,6 +52,7 @@ class Listener:
         self._budget = batch_size * round(windows.seconds[-1] * SAMPLE_RATE)
         self._most = _MORE * batch_size
         self._guards = guard_settings
+        self._share, self._until = 1, 0.0
 
     def warm_up(self, wave: Waveform) -> None:
         """Run the device once, whatever comes of it."""
@@ -57,12 +61,12 @@ class Listener:
     def hear(self, waves: Sequence[Waveform]) -> list[Heard]:
         """Transcribe waveforms of at most one window each, in batches of equal windows.
 
-        A batch that does not fit into the device's memory is halved, for the rest of this call; the device's error
-        comes out when a single window does not fit.
+        A batch that does not fit into the device's memory is halved, and so are those of the next ten minutes: a
+        trainer may have come, and goes again. The device's error comes out when a single window does not fit.
         """
         heard: dict[int, Heard] = {}
         windows = [self._windows.samples(len(wave)) for wave in waves]
-        share, emptied = 1, False
+        share, emptied = self._share if time.monotonic() < self._until else 1, False
         for window in sorted(set(windows), reverse=True):  # what does not fit had better show at once
             left = [at for at, its in enumerate(windows) if its == window]
             while left:
@@ -77,6 +81,7 @@ class Listener:
                         raise
                 # Only here, outside the handler, are the failed batch's tensors free.
                 share = -(-self._at_once(window) // (len(batch) // 2))
+                self._share, self._until = share, time.monotonic() + _SMALLER_S
                 if not emptied and torch.cuda.is_available():
                     torch.cuda.empty_cache()
                     emptied = True

@@ -14,6 +14,11 @@ from daemon.asr.whisper.languages import resolve_language
 from daemon.asr.whisper.majors import open_model, open_processor
 from daemon.asr.whisper.windows import read_windows
 
+_USUAL, _MOST = 16, 64
+"""Windows on a device at once."""
+_PASSING = 16
+"""So many times as wide as the model is all that a layer holds at a time, of each position."""
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,9 +45,10 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     windows = read_windows(directory, settings.model, float(window_s))
     prompt = prompt_of(settings, model.generation_config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    at_once = settings.batch_size or windows_at_once(model.config, measure(device, number))
     engine = engines.build(chosen, model, processor.tokenizer, prompt, device, number)
     return WhisperTranscriber(
-        Listener(engine, processor, windows, settings.batch_size, settings.guards),
+        Listener(engine, processor, windows, at_once, settings.guards),
         name=settings.model,
         fingerprint=fingerprint(directory, *prompt.values()),
         window_s=float(window_s),
@@ -53,6 +59,7 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
             "device": str(device),
             "dtype": engine.dtype,
             "windows": str(windows),
+            "at_once": at_once,
             "language": prompt.get("language", "en"),
             "task": settings.task,
             "parameters": parameters,
@@ -111,6 +118,21 @@ def look_at_device(settings: WhisperSettings) -> Device:
 
     device = choose_device(settings.device)
     return measure(device, engines.choose(settings, device)[1])
+
+
+def windows_at_once(config: Any, device: Device) -> int:
+    """How many whole windows go onto a device together.
+
+    On a graphics card, as many as a quarter of what is free has room for: the weights come there as well, and a trainer
+    may. What a window takes are the decoder's keys and values, and what passes through a layer of the encoder.
+    """
+    if not device.name.startswith("cuda"):
+        return _USUAL
+    positions, width = config.max_source_positions, config.d_model
+    kept = 2 * config.decoder_layers * (positions + config.max_target_positions) * width
+    size = 4 if device.dtype == "float32" else 2
+    fit = int(device.free // 4 // (size * (kept + _PASSING * positions * width)))
+    return max(1, min(_MOST, fit))
 
 
 def load_processor(directory: Path, name: str) -> Any:
