@@ -1,10 +1,11 @@
 """Drafting a backlog: the ways that are usual, and ours, over the same clips on the same weights in one run.
 
-    python benchmarks/drafting.py [--shape tiny] [--clips 32] [--seconds 8] [--batch 16] [--runs 2] [--threads 1]
+    python benchmarks/drafting.py [--shapes tiny=24 small=6] [--seconds 8] [--batch 16] [--threads 1]
 
 Weights of a published size, random but for the one sentence of 40 tokens that they say to everything (`shapes`), so
-that all have equal work. CPU seconds, the least of several runs; drafting alone, models loaded and warm. `peers` tells
-what each way is; "the whole daemon" is the processor time of all its processes, over `--daemon` times the clips.
+that all have equal work. CPU seconds of one run over so many clips; drafting alone, models loaded and warm. `peers`
+tells what each way is; "the whole daemon" is the processor time of all its processes, over `--daemon` times the clips.
+"of faster-whisper" is against its batched pipeline in the same numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -22,13 +24,15 @@ import psutil
 import psycopg
 import torch
 from peers import Draft, with_faster_whisper, with_ours, with_transformers
-from report import Cost, Table, fastest, heading
-from shapes import SENTENCE, SHAPES, make
+from report import Cost, Table, cost, heading
+from shapes import SENTENCE, make
 
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.asr.whisper.load import hush
 from daemon.asr.whisper.windows import Windows
 from daemon.local.speech import concatenate, speak_corpus, wav_bytes
+
+PEER = "faster-whisper"
 
 
 def clips(count: int, seconds: float) -> list[Waveform]:
@@ -82,67 +86,84 @@ def _cpu(process: psutil.Process) -> float:
     return float(own.children_user + own.children_system + sum(each.user + each.system for each in (own, *living)))
 
 
-def ways(folder: Path, batch: int, threads: int) -> Iterator[tuple[str, Draft]]:
-    """Everything that is compared; each is let go before the next is loaded."""
+def ways(folder: Path, batch: int, threads: int, *, brief: bool) -> Iterator[tuple[str, str, Draft]]:
+    """Everything that is compared: its name, its numbers, itself; each is let go before the next is loaded."""
     whole, fitted = Windows.whole(30.0), Windows.right_sized(30.0)
-    yield "the origin's loop: transformers, one by one, 30 s", with_transformers(folder, 1)
-    yield "transformers, batched, 30 s", with_transformers(folder, batch)
-    yield "faster-whisper, batched, 30 s, float32", with_faster_whisper(folder, batch, "float32", threads)
-    yield "faster-whisper, batched, 30 s, int8", with_faster_whisper(folder, batch, "int8", threads)
-    yield "ours: transformers, 30 s", with_ours(folder, batch, "transformers", "auto", whole)
-    yield "ours: CTranslate2 int8, 30 s", with_ours(folder, batch, "ctranslate2", "auto", whole)
-    yield "ours: transformers, right-sized", with_ours(folder, batch, "transformers", "auto", fitted)
-    yield "ours: CTranslate2 float32, right-sized", with_ours(folder, batch, "ctranslate2", "float32", fitted)
-    yield "ours: CTranslate2 int8, right-sized", with_ours(folder, batch, "ctranslate2", "auto", fitted)
+    yield "the origin's loop: transformers, one by one, 30 s", "float32", with_transformers(folder, 1)
+    yield "transformers, batched, 30 s", "float32", with_transformers(folder, batch)
+    for dtype in ("float32", "int8"):
+        yield f"{PEER}, batched, 30 s, {dtype}", dtype, with_faster_whisper(folder, batch, dtype, threads)
+    if not brief:
+        yield "ours: transformers, 30 s", "float32", with_ours(folder, batch, "transformers", "auto", whole)
+        yield "ours: CTranslate2 int8, 30 s", "int8", with_ours(folder, batch, "ctranslate2", "auto", whole)
+    yield "ours: transformers, right-sized", "float32", with_ours(folder, batch, "transformers", "auto", fitted)
+    for dtype in ("float32", "int8"):
+        name = f"ours: CTranslate2 {dtype}, right-sized"
+        yield name, dtype, with_ours(folder, batch, "ctranslate2", dtype, fitted)
+
+
+@dataclass(slots=True)
+class Race:
+    """What was measured so far, against the first way and against the peer in the same numbers."""
+
+    waves: Sequence[Waveform]
+    table: Table
+    loop_s: float = 0.0
+    peers: dict[str, float] = field(default_factory=dict)
+    differ: bool = False
+
+    def add(self, name: str, dtype: str, cpu_s: float, said: Sequence[str]) -> None:
+        """A row of the table; `cpu_s` is for the waves once."""
+        self.loop_s = self.loop_s or cpu_s
+        if name.startswith(PEER):
+            self.peers[dtype] = cpu_s
+        peer = f"{self.peers[dtype] / cpu_s:.1f}x" if name.startswith("ours") else ""
+        same = sum(SENTENCE in text for text in said)
+        self.differ |= same < len(said)
+        speed = sum(len(wave) for wave in self.waves) / SAMPLE_RATE / cpu_s
+        words = f"{same} of {len(said)}"
+        self.table.add(name, f"{cpu_s:.1f}", f"{self.loop_s / cpu_s:.1f}x", peer, f"{speed:.1f}", words)
+
+
+def race(shape: str, count: int, given: argparse.Namespace) -> bool:
+    """Measure one shape and print a table. Returns whether one way says something else than the others."""
+    waves = clips(count, given.seconds)
+    audio_s = sum(len(wave) for wave in waves) / SAMPLE_RATE
+    print(f"whisper-{shape}, {count} clips, {audio_s:.0f} s of speech, batches of {given.batch}:\n")
+    head = ("way", "CPU s", "of the loop", f"of {PEER}", "audio seconds per CPU second", "same words")
+    found = Race(waves, Table(head))
+    with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
+        model = make(shape, Path(folder) / shape)
+        for name, dtype, draft in ways(model, given.batch, given.threads, brief=shape != "tiny"):
+            draft([waves[0][:SAMPLE_RATE]])
+            spent = Cost()
+            with cost(spent):
+                said = draft(waves)
+            found.add(name, dtype, spent.cpu_s, said)
+        work = Path(folder) / "daemon"
+        work.mkdir()
+        many = [*waves] * given.daemon
+        spent, said = asyncio.run(through_the_daemon(model, many, work, given.threads))
+        name = f"ours: the whole daemon, {len(many)} clips, from Storage to the database"
+        found.add(name, "int8", spent.cpu_s / given.daemon, said)
+    print(flush=True)
+    return found.differ
 
 
 def main() -> None:
-    """Measure and print a table. Exits with 1 if one of them says something else than the others."""
+    """Measure and print the tables. Exits with 1 if one of the ways says something else than the others."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--shape", choices=SHAPES, default="tiny")
-    arguments.add_argument("--clips", type=int, default=32)
+    arguments.add_argument("--shapes", nargs="+", default=["tiny=24", "small=6"], metavar="SHAPE=CLIPS")
     arguments.add_argument("--seconds", type=float, default=8.0)
     arguments.add_argument("--batch", type=int, default=16)
-    arguments.add_argument("--runs", type=int, default=2)
     arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--daemon", type=int, default=4, help="so many times the clips through the daemon; 0: not")
+    arguments.add_argument("--daemon", type=int, default=4, help="so many times the clips through the daemon")
     given = arguments.parse_args()
     hush()
     torch.set_num_threads(given.threads)
-    waves = clips(given.clips, given.seconds)
-    audio_s = sum(len(wave) for wave in waves) / SAMPLE_RATE
-    print(f"{heading()}; whisper-{given.shape}, {len(waves)} clips, {audio_s:.0f} s of speech,", end=" ")
-    print(f"batches of {given.batch}, threads: {given.threads}\n")
-    table = Table(("way", "CPU s", "of the loop", "audio seconds per CPU second", "same words"))
-    loop: Cost | None = None
-    differ = False
-    with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
-        model = make(given.shape, Path(folder) / given.shape)
-        for name, draft in ways(model, given.batch, given.threads):
-            draft(waves[:2])
-            said = draft(waves)
-            found = fastest(lambda draft=draft: draft(waves), given.runs)
-            loop = loop or found
-            same = sum(SENTENCE in text for text in said)
-            differ |= same < len(waves)
-            speed = f"{loop.cpu_s / found.cpu_s:.1f}x"
-            table.add(name, f"{found.cpu_s:.1f}", speed, f"{audio_s / found.cpu_s:.1f}", f"{same} of {len(waves)}")
-        many = [*waves] * given.daemon
-        if many and loop:
-            work = Path(folder) / "daemon"
-            work.mkdir()
-            found, said = asyncio.run(through_the_daemon(model, many, work, given.threads))
-            each_s = found.cpu_s / given.daemon
-            same = sum(SENTENCE in text for text in said)
-            table.add(
-                f"ours: the whole daemon, {len(many)} clips, audio from Storage, drafts in the database",
-                f"{each_s:.1f}",
-                f"{loop.cpu_s / each_s:.1f}x",
-                f"{audio_s / each_s:.1f}",
-                f"{same} of {len(many)}",
-            )
-            differ |= same < len(many)
-    raise SystemExit(differ)
+    print(f"{heading()}; threads: {given.threads}\n")
+    differ = [race(shape, int(count), given) for shape, _, count in (each.partition("=") for each in given.shapes)]
+    raise SystemExit(any(differ))
 
 
 if __name__ == "__main__":

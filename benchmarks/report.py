@@ -7,7 +7,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,16 +35,6 @@ def cost(into: Cost) -> Iterator[None]:
     yield
     into.cpu_s += _cpu() - cpu
     into.wall_s += time.monotonic() - wall
-
-
-def fastest(work: Callable[[], object], times: int) -> Cost:
-    """The least of several runs: whatever else happens on a machine only adds."""
-    found = []
-    for _ in range(times):
-        found.append(Cost())
-        with cost(found[-1]):
-            work()
-    return min(found, key=lambda each: each.cpu_s)
 
 
 @dataclass(slots=True)

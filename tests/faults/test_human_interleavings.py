@@ -39,7 +39,7 @@ def held(fault: Fault, found: Findings) -> None:
 def test_everybody_at_once(fault: Fault, clean_stack: Any, watched: Sql) -> None:
     wanted = fault.size(full=100_000, short=2_000)
     fault.injected(f"{wanted:,} claims crossed by a person before the draft came, {PEOPLE} people, {DRAFTERS} daemons")
-    found = free_run(clean_stack.db_url, watched, fault.random, crossed=wanted, guard_s=900)
+    found = free_run(clean_stack.db_url, watched, fault.random, crossed=wanted, guard_s=1800)
     if found.errors and isinstance(clean_stack, LocalStack):
         # Of a deadlock the server alone knows both statements.
         log = clean_stack.postgres.log.read_text(encoding="utf-8")

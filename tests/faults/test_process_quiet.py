@@ -78,6 +78,7 @@ async def test_a_daemon_does_not_grow(fault: Fault, scene: Scene, nest: Nest) ->
         await scene.live(daemon, FLAPPED_S)
         now, tasks_now = Footprint.of(daemon.child.pid), await _tasks(scene)
         fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB, files {before.files} -> {now.files}")
+        fault.observe(f"connections {before.connections} -> {now.connections}")
         fault.observe(f"tasks {tasks} -> {tasks_now}")
         fault.holds("I7 no growth", before.grown(now))
         fault.holds("I7 tasks", [(tasks, tasks_now)] if tasks_now > tasks + 2 else [])
