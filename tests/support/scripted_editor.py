@@ -137,11 +137,12 @@ class Editor:
         await self.scripts.table("runs").delete().eq("id", run_id).execute()
 
     async def clips(self, run_id: str | None = None) -> list[Row]:
-        """Rows as the editor loads them."""
+        """Rows as the editor loads them; those of one statement, which have one time, by their names."""
         query = self.scripts.table("clips").select("*")
         if run_id:
             query = query.eq("run_id", run_id)
-        return [dict(row) for row in (await query.order("priority", desc=True).order("created_at").execute()).data]
+        query = query.order("priority", desc=True).order("created_at").order("file_name")
+        return [dict(row) for row in (await query.execute()).data]
 
     async def _update(self, clip_id: str, change: Row) -> None:
         await self.person.table("clips").update(change).eq("id", clip_id).execute()
