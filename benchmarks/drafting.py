@@ -1,11 +1,12 @@
 """Drafting a backlog: the ways that are usual, and ours, over the same clips on the same weights in one run.
 
-    python benchmarks/drafting.py [--shapes tiny=24 small=6] [--seconds 8] [--batch 16] [--threads 1]
+    python benchmarks/drafting.py [--shapes tiny=64 small=32] [--seconds 8] [--batch 16] [--threads 1]
 
 Weights of a published size, random but for the one sentence of 40 tokens that they say to everything (`shapes`), so
-that all have equal work. CPU seconds of one run over so many clips; drafting alone, models loaded and warm. `peers`
-tells what each way is; "the whole daemon" is the processor time of all its processes, over `--daemon` times the clips.
-"of faster-whisper" is against its batched pipeline in the same numbers.
+that all have equal work. CPU seconds for a clip, models loaded and warm. What hears each clip in half a minute takes as
+long for any, and is measured on a sixteenth of the clips one by one and on a quarter in batches; windows as long as the
+clips need all of them, or no two would be heard together. `peers` tells what each way is; "the whole daemon" is the
+processor time of all its processes. "of faster-whisper" is against its batched pipeline in the same numbers.
 """
 
 from __future__ import annotations
@@ -86,66 +87,73 @@ def _cpu(process: psutil.Process) -> float:
     return float(own.children_user + own.children_system + sum(each.user + each.system for each in (own, *living)))
 
 
-def ways(folder: Path, batch: int, threads: int, *, brief: bool) -> Iterator[tuple[str, str, Draft]]:
-    """Everything that is compared: its name, its numbers, itself; each is let go before the next is loaded."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One that is compared."""
+
+    name: str
+    dtype: str
+    draft: Draft
+    share: int
+    """It is measured on one of so many clips."""
+
+
+def ways(folder: Path, batch: int, threads: int, *, brief: bool) -> Iterator[Way]:
+    """All of them; each is let go before the next is loaded."""
     whole, fitted = Windows.whole(30.0), Windows.right_sized(30.0)
-    yield "the origin's loop: transformers, one by one, 30 s", "float32", with_transformers(folder, 1)
-    yield "transformers, batched, 30 s", "float32", with_transformers(folder, batch)
+    yield Way("the origin's loop: transformers, one by one, 30 s", "float32", with_transformers(folder, 1), 16)
+    yield Way("transformers, batched, 30 s", "float32", with_transformers(folder, batch), 4)
     for dtype in ("float32", "int8"):
-        yield f"{PEER}, batched, 30 s, {dtype}", dtype, with_faster_whisper(folder, batch, dtype, threads)
+        name = f"{PEER}, batched, 30 s, {dtype}"
+        yield Way(name, dtype, with_faster_whisper(folder, batch, dtype, threads), 4)
     if not brief:
-        yield "ours: transformers, 30 s", "float32", with_ours(folder, batch, "transformers", "auto", whole)
-        yield "ours: CTranslate2 int8, 30 s", "int8", with_ours(folder, batch, "ctranslate2", "auto", whole)
-    yield "ours: transformers, right-sized", "float32", with_ours(folder, batch, "transformers", "auto", fitted)
+        yield Way("ours: transformers, 30 s", "float32", with_ours(folder, batch, "transformers", "auto", whole), 4)
+        yield Way("ours: CTranslate2 int8, 30 s", "int8", with_ours(folder, batch, "ctranslate2", "int8", whole), 4)
+    yield Way("ours: transformers, right-sized", "float32", with_ours(folder, batch, "transformers", "auto", fitted), 1)
     for dtype in ("float32", "int8"):
         name = f"ours: CTranslate2 {dtype}, right-sized"
-        yield name, dtype, with_ours(folder, batch, "ctranslate2", dtype, fitted)
+        yield Way(name, dtype, with_ours(folder, batch, "ctranslate2", dtype, fitted), 1)
 
 
 @dataclass(slots=True)
 class Race:
     """What was measured so far, against the first way and against the peer in the same numbers."""
 
-    waves: Sequence[Waveform]
     table: Table
     loop_s: float = 0.0
     peers: dict[str, float] = field(default_factory=dict)
     differ: bool = False
 
     def add(self, name: str, dtype: str, cpu_s: float, said: Sequence[str]) -> None:
-        """A row of the table; `cpu_s` is for the waves once."""
-        self.loop_s = self.loop_s or cpu_s
+        """A row of the table."""
+        each_s = cpu_s / len(said)
+        self.loop_s = self.loop_s or each_s
         if name.startswith(PEER):
-            self.peers[dtype] = cpu_s
-        peer = f"{self.peers[dtype] / cpu_s:.1f}x" if name.startswith("ours") else ""
+            self.peers[dtype] = each_s
+        peer = f"{self.peers[dtype] / each_s:.1f}x" if name.startswith("ours") else ""
         same = sum(SENTENCE in text for text in said)
         self.differ |= same < len(said)
-        speed = sum(len(wave) for wave in self.waves) / SAMPLE_RATE / cpu_s
-        words = f"{same} of {len(said)}"
-        self.table.add(name, f"{cpu_s:.1f}", f"{self.loop_s / cpu_s:.1f}x", peer, f"{speed:.1f}", words)
+        self.table.add(name, f"{each_s:.2f}", f"{self.loop_s / each_s:.1f}x", peer, f"{same} of {len(said)}")
 
 
 def race(shape: str, count: int, given: argparse.Namespace) -> bool:
     """Measure one shape and print a table. Returns whether one way says something else than the others."""
     waves = clips(count, given.seconds)
-    audio_s = sum(len(wave) for wave in waves) / SAMPLE_RATE
-    print(f"whisper-{shape}, {count} clips, {audio_s:.0f} s of speech, batches of {given.batch}:\n")
-    head = ("way", "CPU s", "of the loop", f"of {PEER}", "audio seconds per CPU second", "same words")
-    found = Race(waves, Table(head))
+    mean_s = sum(len(wave) for wave in waves) / SAMPLE_RATE / count
+    print(f"whisper-{shape}, clips of {mean_s:.1f} s, the half more or less, batches of {given.batch}:\n")
+    found = Race(Table(("way", "CPU s a clip", "of the loop", f"of {PEER}", "same words")))
     with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
         model = make(shape, Path(folder) / shape)
-        for name, dtype, draft in ways(model, given.batch, given.threads, brief=shape != "tiny"):
-            draft([waves[0][:SAMPLE_RATE]])
+        for way in ways(model, given.batch, given.threads, brief=shape != "tiny"):
+            way.draft([waves[0][:SAMPLE_RATE]])
             spent = Cost()
             with cost(spent):
-                said = draft(waves)
-            found.add(name, dtype, spent.cpu_s, said)
+                said = way.draft(waves[:: way.share])
+            found.add(way.name, way.dtype, spent.cpu_s, said)
         work = Path(folder) / "daemon"
         work.mkdir()
-        many = [*waves] * given.daemon
-        spent, said = asyncio.run(through_the_daemon(model, many, work, given.threads))
-        name = f"ours: the whole daemon, {len(many)} clips, from Storage to the database"
-        found.add(name, "int8", spent.cpu_s / given.daemon, said)
+        spent, said = asyncio.run(through_the_daemon(model, waves, work, given.threads))
+        found.add("ours: the whole daemon, from Storage to the database", "int8", spent.cpu_s, said)
     print(flush=True)
     return found.differ
 
@@ -153,11 +161,10 @@ def race(shape: str, count: int, given: argparse.Namespace) -> bool:
 def main() -> None:
     """Measure and print the tables. Exits with 1 if one of the ways says something else than the others."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--shapes", nargs="+", default=["tiny=24", "small=6"], metavar="SHAPE=CLIPS")
+    arguments.add_argument("--shapes", nargs="+", default=["tiny=64", "small=32"], metavar="SHAPE=CLIPS")
     arguments.add_argument("--seconds", type=float, default=8.0)
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--daemon", type=int, default=4, help="so many times the clips through the daemon")
     given = arguments.parse_args()
     hush()
     torch.set_num_threads(given.threads)
