@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,12 +18,12 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 SETS = {
     "drafting": ("drafting.py",),
-    "windows": ("windows.py",),
-    "training": ("training.py",),
+    "windows": ("windows.py", "--base", "{base}"),
+    "training": ("training.py", "--base", "{base}"),
     "latency": ("latency.py",),
     "pipeline": ("pipeline.py",),
 }
-"""Name -> script and arguments."""
+"""Name -> script and arguments; `{base}` is a directory for the model with which more than one begins."""
 ON_A_CARD = {
     "gpu-small": ("gpu.py", "--shape", "small"),
     "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
@@ -42,24 +43,26 @@ def put(document: str, name: str, words: str) -> str:
 
 def main(names: list[str]) -> int:
     """Run them one after the other. Returns how many failed; their tables stay as they are."""
-    failed = 0
-    for name in names or SETS:
-        script, *arguments = (SETS | ON_A_CARD)[name]
-        print(f"\n## {name}\n", flush=True)
-        began = time.monotonic()
-        with subprocess.Popen(
-            [sys.executable, str(HERE / script), *arguments], stdout=subprocess.PIPE, text=True, cwd=HERE.parent
-        ) as running:
-            assert running.stdout
-            said = []
-            for line in running.stdout:
-                print(line, end="", flush=True)
-                said.append(line)
-        failed += bool(running.returncode)
-        print(f"\n{time.monotonic() - began:.0f} s{', FAILED' if running.returncode else ''}", flush=True)
-        if not running.returncode:
-            DOCUMENT.write_text(put(DOCUMENT.read_text(encoding="utf-8"), name, "".join(said)), encoding="utf-8")
-    return failed
+    with tempfile.TemporaryDirectory(prefix="ambara-bench-") as base:
+        return sum(not run(name, base) for name in names or SETS)
+
+
+def run(name: str, base: str) -> bool:
+    """Run one, print what it says, and put that into the document. Returns whether it went well."""
+    script, *arguments = (SETS | ON_A_CARD)[name]
+    print(f"\n## {name}\n", flush=True)
+    began = time.monotonic()
+    command = [sys.executable, str(HERE / script), *(argument.format(base=base) for argument in arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as running:
+        assert running.stdout
+        said = []
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            said.append(line)
+    print(f"\n{time.monotonic() - began:.0f} s{', FAILED' if running.returncode else ''}", flush=True)
+    if running.returncode == 0:
+        DOCUMENT.write_text(put(DOCUMENT.read_text(encoding="utf-8"), name, "".join(said)), encoding="utf-8")
+    return running.returncode == 0
 
 
 if __name__ == "__main__":

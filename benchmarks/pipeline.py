@@ -4,8 +4,8 @@
 
 The real daemon with the carried small Whisper, on one thread, and an embedded Supabase on the same cores. A new clip is
 inserted when the one before is drafted, and looked for every 5 ms. It comes "beside a backlog" when 2,000 clips are
-before it, and `--behind` rows that the daemon does not come to meanwhile; one that is not drafted before most of the
-2,000 are, counts as if it were drafted then. Statements are calls of the daemon's functions. About four minutes.
+before it, and `--behind` rows that the daemon does not come to meanwhile. Statements are calls of the daemon's
+functions. About four minutes.
 """
 
 from __future__ import annotations

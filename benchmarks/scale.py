@@ -1,6 +1,6 @@
 """What the database takes for a million clips, how several workers share it, and what a burst of inserts does.
 
-    python benchmarks/scale.py [--clips 1000000] [--inserts 20000] [--only statements,workers,burst]
+    python benchmarks/scale.py [--clips 1000000] [--inserts 20000] [--only statements,workers,burst] [--buffers 1GB]
 
 Statements: the same in a database of 1,000 clips and in a large one beside it, in turn, each undone afterwards; on a
 plain day, when nothing is new, after another version went live, and far into the drafting that follows. Workers: the
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 import structlog
+from psycopg.sql import SQL
 from report import Table, heading
 from scale_rows import Db, database, generate
 from scale_statements import CROWDED, STATEMENTS, Statement, connected, medians, reads, undone
@@ -201,9 +202,10 @@ def main() -> int:
     arguments.add_argument("--clips", type=int, default=1_000_000, help="at least 10,000")
     arguments.add_argument("--inserts", type=int, default=20_000)
     arguments.add_argument("--only", default="statements,workers,burst")
+    arguments.add_argument("--buffers", default="1GB", help="PostgreSQL's shared_buffers; usual is a quarter of memory")
     options = arguments.parse_args()
     clips, only = max(10_000, options.clips), options.only.split(",")
-    say(heading())
+    say(f"{heading()}; {options.buffers} of shared buffers")
     parts: dict[str, Callable[[LocalStack], list[str]]] = {
         "statements": lambda stack: compare(stack, clips),
         "workers": lambda stack: share(stack, min(50_000, clips)),
@@ -212,6 +214,10 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     found = []
     with LocalStack.start() as stack:
+        with psycopg.connect(stack.db_url, autocommit=True) as db:
+            db.execute(SQL("alter system set shared_buffers = {}").format(options.buffers))
+        stack.restart_postgres()
+        stack.reload_api()
         for name, part in parts.items():
             if name in only:
                 found += part(stack)

@@ -1,6 +1,6 @@
 """Right-sized windows against whole ones: the same data, steps and seeds; trained in either, and heard in either.
 
-    python benchmarks/windows.py [--window 9] [--seeds 5] [--steps 120] [--clips 100]
+    python benchmarks/windows.py [--window 9] [--seeds 5] [--steps 120] [--clips 100] [--base DIRECTORY]
 
 The carried small Whisper, given windows of `--window` seconds and trained in these on what it knows (clips of 1-3 s,
 so that 9 s are to them what 30 s are to clips of 5-15 s). Then it learns the clinic's words, each seed with other clips
@@ -10,7 +10,6 @@ themselves, "no end" those that fill the decoder; the second try at higher tempe
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import torch
 from report import Cost, Table, cost, heading
-from stretch import fit, stretched, write
+from stretch import asked, fit, stretched, write
 
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import Draft
@@ -73,9 +72,8 @@ def _row(found: Sequence[Heard]) -> tuple[str, str, str]:
 
 def main() -> None:
     """Measure and print two tables."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"window": 9, "seeds": 5, "steps": 120, "clips": 100, "adapt": 250}.items():
-        arguments.add_argument(f"--{name}", type=int, default=default)
+    arguments = asked(__doc__)
+    arguments.add_argument("--seeds", type=int, default=5)
     given = arguments.parse_args()
     torch.set_num_threads(1)
     ladders = {"whole": Windows.whole(float(given.window)), "right-sized": Windows.right_sized(float(given.window))}
@@ -86,7 +84,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
         root = Path(folder)
-        base = stretched(given.window, given.adapt, root)
+        base = stretched(given.window, given.adapt, given.base or root)
         for seed in range(given.seeds):
             new = speak_corpus("B", given.clips, seed=500 + seed)
             old = speak_corpus("A", 100, seed=600 + seed)

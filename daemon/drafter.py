@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import math
 import queue
 import sys
@@ -150,6 +151,7 @@ def _give_back() -> None:
     On a graphics card a trainer would find no room beside what nobody uses. Only some C libraries can; the others have
     no such habit.
     """
+    gc.collect()  # models hold themselves in circles
     torch = sys.modules.get("torch")  # not imported for this
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -33,6 +33,9 @@ LOOK_S = 0.25
 A_BATCH = 0.7
 """So much of a batch's time, where that is longer. Not all of it: looks would come at the same moment of each batch."""
 
+_NEWS: list[Batch] = []
+"""Stands among what is read to say that there is something in between, should the device be waiting."""
+
 T = TypeVar("T")
 
 
@@ -56,37 +59,43 @@ class Turn:
     """Another version is live."""
     batch_s: float = 0.0
     """How long the last batch was on the device."""
+    _ready: asyncio.Queue[list[Batch] | None] = field(default_factory=asyncio.Queue)
+    """What is read and planned, in order; None behind the last."""
     _between: list[Batch] = field(default_factory=list)
     """Of the clips that have just come, what is read."""
 
     async def run(self) -> Tally:
         """Draft. Returns what it came to."""
-        read: asyncio.Queue[list[Batch] | None] = asyncio.Queue()
         decoded = asyncio.Semaphore(DECODED)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(read, decoded))
+            tasks.create_task(self._read(decoded))
             watching = tasks.create_task(self._watch())
             for_ever = [tasks.create_task(self.writer.run()), tasks.create_task(self._keep())]
-            while (batches := await read.get()) is not None:
+            while (batches := await self._ready.get()) is not None:
                 while batches:
                     await self._draft(batches.pop(0))  # popped: it may be half an hour of audio
-                    for batch in self._come():
-                        await self._draft(batch)
-                decoded.release()
-                read.task_done()
+                    await self._draft_come()
+                if batches is not _NEWS:
+                    decoded.release()
+                elif self._ready.empty():  # nothing else is ready
+                    await self._draft_come()
+                self._ready.task_done()
             watching.cancel()  # what it has claimed and not read is given back with the turn
-            for batch in self._come():
-                await self._draft(batch)
+            await self._draft_come()
             await self.writer.join()
             for task in for_ever:
                 task.cancel()
         return self.writer.total
 
+    async def _draft_come(self) -> None:
+        for batch in self._come():
+            await self._draft(batch)
+
     async def _draft(self, batch: Batch) -> None:
         await self.writer.place()
         self.writer.put(await self._hear(batch))
 
-    async def _read(self, out: asyncio.Queue[list[Batch] | None], decoded: asyncio.Semaphore) -> None:
+    async def _read(self, decoded: asyncio.Semaphore) -> None:
         """Claim, and read the audio of one batch after the other."""
         batches = self.request.batches
         planned, after_long = 0, False
@@ -100,10 +109,11 @@ class Turn:
             await self.writer.note(loaded.failures)
             if away:
                 raise away
-            out.put_nowait(loaded.batches)
+            self._ready.put_nowait(loaded.batches)
             if after_long := loaded.is_long:
-                await out.join()  # meanwhile nobody reads but `_let_in`; the next long one goes after a new claim
-        out.put_nowait(None)
+                # Meanwhile nobody reads but `_let_in`; the next long one goes after a new claim.
+                await self._ready.join()
+        self._ready.put_nowait(None)
 
     async def _refill(self, *, may_claim: bool, after_long: bool) -> bool:
         """Claim if it is time to. Returns whether there is something to read."""
@@ -137,6 +147,7 @@ class Turn:
         while self.newest.has_short:
             loaded = await self.newest.load()
             self._between += loaded.batches
+            self._ready.put_nowait(_NEWS)
             await self.writer.note(loaded.failures)
         self.waiting.add(self.newest.give_up())  # long ones have their turn after the others
 

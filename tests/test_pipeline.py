@@ -307,8 +307,11 @@ class Looking(ClipStore):
         return found
 
     async def looked(self) -> None:
-        """Wait for a look that begins from now on to end. One may be on its way."""
-        self.enough, self.looked_enough = self.looks + 2, asyncio.Event()
+        """Wait until the turn has taken in what a look found that began from now on: until the next one is answered.
+
+        One more may be on its way.
+        """
+        self.enough, self.looked_enough = self.looks + 3, asyncio.Event()
         await self.looked_enough.wait()
 
 
@@ -346,6 +349,30 @@ async def test_a_clip_that_comes_while_many_wait_goes_next(
     assert tally == Tally(written=CLIPS + 1)
     assert ears.batches[:3] == [[0, 1], [NEW], [2, 3]]
     assert [number for batch in ears.batches for number in batch if number != NEW] == list(range(CLIPS))
+
+
+async def test_a_clip_that_comes_while_the_device_waits_for_audio_is_drafted_at_once(
+    looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
+) -> None:
+    """Not after the batch whose audio drips in."""
+    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+    heard = asyncio.Event()
+
+    async def reading(run_id: str, file_name: str) -> Waveform:
+        if file_name == name(2):
+            insert_clips(db, RUN, [name(NEW)])
+            async with asyncio.timeout(GUARD_S):
+                await heard.wait()
+        return await reader.read(run_id, file_name)
+
+    async def before(numbers: list[int]) -> None:
+        if NEW in numbers:
+            heard.set()
+
+    ears.before = before
+    tally = await Pipeline(looking, reading, ears, ALL_AT_ONCE).turn(Request(version))
+    assert tally == Tally(written=CLIPS + 1)
+    assert ears.batches[:3] == [[0, 1], [NEW], [2, 3]]
 
 
 async def test_a_stream_of_new_clips_keeps_nobody_waiting(
@@ -405,8 +432,7 @@ async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
     async def before(numbers: list[int]) -> None:
         if 0 in numbers:
             await looking.register("better", "e" * 64, {}, go_live=True)
-            for _ in range(2):  # by the end of a second look the turn has taken in the first one's answer
-                await looking.looked()
+            await looking.looked()
 
     ears.before = before
     tally = await Pipeline(looking, reader.read, ears, ALL_AT_ONCE).turn(Request(version, batches=99))

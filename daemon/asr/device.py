@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""Of mallopt(3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,19 @@ def measure(device: torch.device, dtype: str) -> Device:
         return Device("mps", dtype, total, max(total - torch.mps.driver_allocated_memory(), 0))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Device("cpu", dtype, total, _available(total))
+
+
+def keep_memory() -> None:
+    """Let the C library keep what one batch frees for the next. Before threads that compute are begun.
+
+    glibc returns an array of some megabytes to the kernel as soon as it is freed, and asks for it again a moment later,
+    page by page and zeroed: a good part of what drafting takes on a CPU. One arena, because a second one holds nothing
+    that large. Who lets go of a model calls malloc_trim(3). Other C libraries stay as they are.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for what, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1)):
+            mallopt(what, value)
 
 
 def cards() -> int:

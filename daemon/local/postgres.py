@@ -25,10 +25,11 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "wal_level": "logical",
     "max_connections": "100",
-    "shared_buffers": "64MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+_SHARED_BUFFERS = "64MB"
+"""At first: it stands in the cluster's own file, so that ALTER SYSTEM and a restart change it."""
 # Commits survive a crash of the server all the same, only not one of the machine.
 _THROW_AWAY = {"fsync": "off", "full_page_writes": "off"}
 
@@ -101,6 +102,7 @@ class Postgres:
                 [
                     *(str(self._programs / "initdb"), "-D", str(data), "-U", "postgres"),
                     *("--auth=scram-sha-256", f"--pwfile={secret.name}", "--no-sync", "--no-instructions"),
+                    *("-c", f"shared_buffers={_SHARED_BUFFERS}"),
                     *("-E", "UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 ],
                 capture_output=True,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from transformers import WhisperConfig
@@ -108,3 +112,36 @@ def test_as_many_windows_at_once_as_a_card_has_room_for(
     width, layers = {"small": (768, 12), "large-v3": (1280, 32)}[shape]
     config = WhisperConfig(d_model=width, decoder_layers=layers, max_source_positions=1500, max_target_positions=448)
     assert windows_at_once(config, Device(name, dtype, total=139 * GIB, free=free)) == windows
+
+
+ARRAYS = """
+import resource, threading
+import numpy as np
+from daemon.asr.device import keep_memory
+
+def fault():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for megabytes in (40, 80, 60):
+        np.ones(megabytes << 20, dtype=np.int8)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+{keep}
+faults = []
+for _ in range(2):
+    thread = threading.Thread(target=fault)
+    thread.start()
+    thread.join()
+print(*faults)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such habit")
+def test_what_one_batch_frees_is_there_for_the_next() -> None:
+    def faults(keep: str) -> list[int]:
+        code = ARRAYS.format(keep=keep)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return [int(each) for each in ran.stdout.split()]
+
+    usual, kept = faults(""), faults("keep_memory()")
+    assert usual[1] > 0.9 * usual[0]
+    assert kept[1] < 0.1 * usual[1]

@@ -99,6 +99,14 @@ class Queue(People):
         self.expire()
         self.claim(worker, 100)
 
+    @rule(worker=WORKER)
+    def restart_and_submit(self, worker: str) -> None:
+        """What it remembers from before goes out first."""
+        self.claim(worker, 100)
+        self.restart(worker)
+        while any(self.memory.values()):
+            self.submit(0)
+
     @precondition(lambda self: any(self.memory.values()))
     @rule(number=NUMBER)
     def submit(self, number: int) -> None:

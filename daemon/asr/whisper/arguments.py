@@ -179,7 +179,7 @@ def training_arguments(
         "warmup_steps": round(settings.warmup * steps),
         "eval_steps": settings.eval_steps,
         "save_steps": settings.save_steps,
-        "per_device_eval_batch_size": batching.size,
+        "per_device_eval_batch_size": 4 * batching.size,  # no gradients are held
         "seed": settings.seed,
         "optim": "adamw_torch_fused",
         "bf16": number == "bfloat16",

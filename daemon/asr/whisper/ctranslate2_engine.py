@@ -80,7 +80,7 @@ class CTranslate2Engine:
     def hear(self, features: Any, temperature: float = 0.0) -> list[Spoken]:
         """See `Engine.hear`."""
         results = self._model.generate(
-            self._ctranslate2.StorageView.from_array(np.ascontiguousarray(features.numpy())),
+            self._encoded(np.ascontiguousarray(features.numpy())),
             [self._prompt] * len(features),
             beam_size=1,
             max_length=2 * max(self._room, len(self._prompt)),  # half of it is what a text may take
@@ -91,6 +91,16 @@ class CTranslate2Engine:
             sampling_topk=0 if temperature else 1,
         )
         return [self._spoken(result) for result in results]
+
+    def _encoded(self, features: Any) -> Any:
+        """What the decoder is given: spectrograms, or on a CPU what the encoder made of each by itself.
+
+        A layer's intermediate results of one window stay in the processor's cache, those of sixteen do not.
+        """
+        view = self._ctranslate2.StorageView.from_array
+        if self._model.device != "cpu":
+            return view(features)
+        return view(np.concatenate([np.array(self._model.encode(view(each[None]), to_cpu=True)) for each in features]))
 
     def _spoken(self, result: Any) -> Spoken:
         tokens = list(result.sequences_ids[0])

@@ -11,6 +11,9 @@ SEED = 20_140
 """Of the draws above temperature 0: a model that is loaded anew draws as it did before, and so does its copy."""
 
 
+_NO_ROOM = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+
+
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """What a model said to one spectrogram."""
@@ -48,5 +51,5 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether the device, or the CPU's allocator, had no room."""
     message = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+        isinstance(error, RuntimeError) and (any(sign in message for sign in _NO_ROOM))
     )

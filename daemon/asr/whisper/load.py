@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from daemon.asr.device import Device, measure
+from daemon.asr.device import Device, keep_memory, measure
 from daemon.asr.errors import DeviceAwayError, ModelError
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
@@ -32,6 +32,7 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     """
     directory = find_model(settings.model, settings.revision)
     hush()
+    keep_memory()
     from daemon.asr.whisper import engines
     from daemon.asr.whisper.listener import Listener
     from daemon.asr.whisper.transcribe import WhisperTranscriber

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon.asr import ranks
+from daemon.asr.device import keep_memory
 from daemon.asr.errors import ModelError
 from daemon.asr.training import Plan, Progress, TrainingError, TrainingResult
 from daemon.asr.transcriber import SAMPLE_RATE
@@ -44,6 +45,7 @@ def train(
 
     Raises `TrainingError`.
     """
+    keep_memory()
     with _explained(out):
         ranks.join(settings.device)
         if done := finished.found(out, resume=resume):

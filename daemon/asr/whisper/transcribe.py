@@ -47,7 +47,12 @@ class WhisperTranscriber(Transcriber):
         clips = [cut(audio, self._window) for audio in batch]
         loud = [[window for window in clip if not guards.is_silent(window, self._guards)] for clip in clips]
         voices = [self._beside.submit(self._voice, windows) for windows in loud]
-        parts = iter(self._listener.hear(list(itertools.chain.from_iterable(loud))))
+        try:
+            parts = iter(self._listener.hear(list(itertools.chain.from_iterable(loud))))
+        except BaseException:
+            for voice in voices:
+                voice.cancel()  # or they would go before those of the next try
+            raise
         return [
             self._draft(len(clip) > 1, windows, list(itertools.islice(parts, len(windows))), voice)
             for clip, windows, voice in zip(clips, loud, voices, strict=True)

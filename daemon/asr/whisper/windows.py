@@ -100,15 +100,16 @@ def resizable(model: Any) -> Any:
     saved changes.
     """
     encoder = model.get_encoder()
-    encoder.config = copy.copy(encoder.config)
+    # The hooks hold the configuration alone: the encoder holds them, and is to go when the model does.
+    encoder.config = config = copy.copy(encoder.config)
     stride = encoder.conv1.stride[0] * encoder.conv2.stride[0]
 
     def measure(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         features = arguments[0] if arguments else named["input_features"]
-        encoder.config.max_source_positions = features.shape[-1] // stride
+        config.max_source_positions = features.shape[-1] // stride
 
     def first(_: Any, __: Any, positions: Any) -> Any:
-        return positions[: encoder.config.max_source_positions]
+        return positions[: config.max_source_positions]
 
     encoder.register_forward_pre_hook(measure, with_kwargs=True)
     encoder.embed_positions.register_forward_hook(first)
