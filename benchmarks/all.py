@@ -3,6 +3,7 @@
 Each goes between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the words around stay. About 20 minutes on two cores.
 
     python benchmarks/all.py [NAME …]
+    python benchmarks/all.py windows drafting-small    # a quarter of an hour each
     python benchmarks/all.py gpu-small gpu-large-v3    # on a graphics card, see gpu.py
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -18,17 +18,18 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 SETS = {
     "drafting": ("drafting.py",),
-    "windows": ("windows.py", "--base", "{base}"),
-    "training": ("training.py", "--base", "{base}"),
+    "training": ("training.py",),
     "latency": ("latency.py",),
     "pipeline": ("pipeline.py",),
 }
-"""Name -> script and arguments; `{base}` is a directory for the model with which more than one begins."""
-ON_A_CARD = {
+"""Name -> script and arguments."""
+NAMED = {
+    "drafting-small": ("drafting.py", "--shapes", "small=64"),
+    "windows": ("windows.py",),
     "gpu-small": ("gpu.py", "--shape", "small"),
     "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
 }
-"""The same, of what needs a graphics card: measured only where it is named."""
+"""The same, of what takes a quarter of an hour, or needs a graphics card: measured only where it is named."""
 
 
 def put(document: str, name: str, words: str) -> str:
@@ -43,16 +44,15 @@ def put(document: str, name: str, words: str) -> str:
 
 def main(names: list[str]) -> int:
     """Run them one after the other. Returns how many failed; their tables stay as they are."""
-    with tempfile.TemporaryDirectory(prefix="ambara-bench-") as base:
-        return sum(not run(name, base) for name in names or SETS)
+    return sum(not run(name) for name in names or SETS)
 
 
-def run(name: str, base: str) -> bool:
+def run(name: str) -> bool:
     """Run one, print what it says, and put that into the document. Returns whether it went well."""
-    script, *arguments = (SETS | ON_A_CARD)[name]
+    script, *arguments = (SETS | NAMED)[name]
     print(f"\n## {name}\n", flush=True)
     began = time.monotonic()
-    command = [sys.executable, str(HERE / script), *(argument.format(base=base) for argument in arguments)]
+    command = [sys.executable, str(HERE / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent) as running:
         assert running.stdout
         said = []

@@ -1,6 +1,6 @@
 """Drafting a backlog: the ways that are usual, and ours, over the same clips on the same weights in one run.
 
-    python benchmarks/drafting.py [--shapes tiny=192 small=32] [--seconds 8] [--batch 16] [--threads 1]
+    python benchmarks/drafting.py [--shapes tiny=128 small=64] [--seconds 8] [--batch 16] [--threads 1]
 
 Weights of a published size, random but for the one sentence of 40 tokens that they say to everything (`shapes`), so
 that all have equal work. CPU seconds for a clip, models loaded and warm. What hears each clip in half a minute takes as
@@ -176,7 +176,7 @@ def race(shape: str, count: int, given: argparse.Namespace) -> None:
 def main() -> None:
     """Measure and print the tables. Exits with 1 if one of the ways says something else than the others."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--shapes", nargs="+", default=["tiny=192", "small=32"], metavar="SHAPE=CLIPS")
+    arguments.add_argument("--shapes", nargs="+", default=["tiny=128"], metavar="SHAPE=CLIPS")
     arguments.add_argument("--seconds", type=float, default=8.0)
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--threads", type=int, default=1)

@@ -82,7 +82,7 @@ def ways(folder: Path, batch: int, device: str) -> Iterator[Way]:
     yield Way(f"faster-whisper, {fast}, batched, 30 s", faster, _SIZES[fast], needs=("faster_whisper", "ctranslate2"))
     for windows, told in ((_WHOLE, "30 s"), (_FITTED, "right-sized")):
         for engine, number, needs in (("transformers", ours, ()), ("ctranslate2", fast, ("ctranslate2",))):
-            its = partial(with_ours, folder, batch, engine, number, windows, device)
+            its = partial(with_ours, folder, batch, engine, number, windows, device, at_once=batch)
             yield Way(f"ours: {engine}, {number}, {told}", its, _SIZES[number], needs=needs)
 
 

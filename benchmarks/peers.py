@@ -84,12 +84,20 @@ def _old_extractor(folder: Path) -> None:
     open_processor(folder).feature_extractor.save_pretrained(folder)
 
 
-def with_ours(folder: Path, batch: int, engine: Any, dtype: Any, windows: Windows, device: Any = "cpu") -> Draft:
-    """Through `Transcriber`, as the daemon does it."""
+def with_ours(
+    folder: Path, batch: int, engine: Any, dtype: Any, windows: Windows, device: Any = "cpu", at_once: int = 0
+) -> Draft:
+    """Through `Transcriber`, as the daemon does it: so many clips at once, of like lengths; 0 are all."""
     windows.write(folder)
     model = load_transcriber(WhisperSettings(str(folder), device=device, engine=engine, dtype=dtype, batch_size=batch))
 
     def draft(waves: Sequence[Waveform]) -> list[str]:
-        return [draft.text for draft in model.transcribe(waves)]
+        order = sorted(range(len(waves)), key=lambda at: len(waves[at]))
+        said = [""] * len(waves)
+        for first in range(0, len(waves), at_once or len(waves)):
+            some = order[first : first + (at_once or len(waves))]
+            for at, one in zip(some, model.transcribe([waves[at] for at in some]), strict=True):
+                said[at] = one.text
+        return said
 
     return draft

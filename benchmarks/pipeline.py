@@ -165,7 +165,7 @@ async def swaps(bench: Bench) -> None:
         await bench.until(lambda n=before: len(bench.said("model swapped")) > n)
         await bench.until(lambda: bench.scalar("select (ambara_snapshot() ->> 'ready')::int") == 0)
     told = ", ".join(f"{what} {seconds * 1000:.0f} ms" for what, seconds in found.items())
-    bench.say("longest gap between two drafts, a swap", told, "<= 1 batch more")
+    bench.say("longest gap between two drafts, a version made live by hand", told, "<= 1 batch more")
 
 
 async def gap(bench: Bench, version: int | None) -> float:

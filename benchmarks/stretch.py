@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,26 +25,13 @@ def asked(told: str | None) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"window": 9, "steps": 120, "clips": 100, "adapt": 250}.items():
         arguments.add_argument(f"--{name}", type=int, default=default)
-    arguments.add_argument("--base", type=Path, metavar="DIRECTORY", help="keep it here, for whoever wants the same")
     return arguments
 
 
 def stretched(window_s: int, steps: int, folder: Path) -> Path:
-    """The base in windows of so many seconds, after so many steps on what it knows. Returns its directory.
-
-    It is made in `folder`, if it is not there yet.
-    """
+    """The base in windows of so many seconds, after so many steps on what it knows. Returns its directory."""
     if window_s == 3:
         return BASE
-    made = folder / f"{window_s}-{steps}"
-    if not made.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as work:
-            _adapt(window_s, steps, Path(work)).rename(made)
-    return made
-
-
-def _adapt(window_s: int, steps: int, folder: Path) -> Path:
     raw = folder / "raw"
     _with_more_positions(window_s, raw)
     data = write(folder / "market", train=speak_corpus("A", 600, seed=71), test=())

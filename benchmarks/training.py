@@ -1,6 +1,6 @@
 """Fine-tuning on the same data, steps and seed: as it is usually done, and as it is done here.
 
-    python benchmarks/training.py [--window 9] [--steps 120] [--clips 100] [--base DIRECTORY]
+    python benchmarks/training.py [--window 9] [--steps 120] [--clips 100]
 
 The usual way is told in `usual`; the held-out clips are tried at every fourth part of the steps. Right-sized windows
 get half as many steps more as well: they take more to come as far. The model is that of `windows.py`; so are the clips.
@@ -39,7 +39,7 @@ def main() -> None:
     first: Cost | None = None
     with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
         root = Path(folder)
-        base = stretched(given.window, given.adapt, given.base or root)
+        base = stretched(given.window, given.adapt, root)
         data = write(root / "data", train=[*new, *old], test=tried[:TRIED])
         for name, policy, steps in (
             ("usual", None, given.steps),

@@ -1,6 +1,6 @@
 """Right-sized windows against whole ones: the same data, steps and seeds; trained in either, and heard in either.
 
-    python benchmarks/windows.py [--window 9] [--seeds 5] [--steps 120] [--clips 100] [--base DIRECTORY]
+    python benchmarks/windows.py [--window 9] [--seeds 5] [--steps 120] [--clips 100]
 
 The carried small Whisper, given windows of `--window` seconds and trained in these on what it knows (clips of 1-3 s,
 so that 9 s are to them what 30 s are to clips of 5-15 s). Then it learns the clinic's words, each seed with other clips
@@ -84,7 +84,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory(prefix="ambara-bench-") as folder:
         root = Path(folder)
-        base = stretched(given.window, given.adapt, given.base or root)
+        base = stretched(given.window, given.adapt, root)
         for seed in range(given.seeds):
             new = speak_corpus("B", given.clips, seed=500 + seed)
             old = speak_corpus("A", 100, seed=600 + seed)

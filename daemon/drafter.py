@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import math
 import queue
 import sys
@@ -151,7 +150,6 @@ def _give_back() -> None:
     On a graphics card a trainer would find no room beside what nobody uses. Only some C libraries can; the others have
     no such habit.
     """
-    gc.collect()  # models hold themselves in circles
     torch = sys.modules.get("torch")  # not imported for this
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -31,6 +31,6 @@ def test_a_table_takes_the_place_of_the_one_before(everything: ModuleType) -> No
 
 def test_the_document_has_a_place_for_each_and_each_is_there(everything: ModuleType) -> None:
     document = everything.DOCUMENT.read_text(encoding="utf-8")
-    for name, (script, *_) in (everything.SETS | everything.ON_A_CARD).items():
+    for name, (script, *_) in (everything.SETS | everything.NAMED).items():
         assert everything.put(document, name, "x") != document
         assert (HERE / script).is_file()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,19 @@ def test_a_model_in_a_short_window_is_the_model_that_has_so_many_positions(frame
     assert torch.allclose(found[0][1], found[1][1], rtol=1e-4, atol=1e-5)
     assert model.config.max_source_positions == 150  # what would be saved
     assert model.state_dict()[name].shape[0] == 150
+
+
+def test_a_model_that_is_gone_leaves_no_encoder_behind() -> None:
+    """Nor does it take a collection, which may be long in coming: its memory is wanted for the next one."""
+    model: Any = resizable(WhisperForConditionalGeneration.from_pretrained(BASE))
+    encoder = weakref.ref(model.get_encoder())
+    gc.collect()
+    gc.disable()
+    try:
+        del model
+        assert encoder() is None
+    finally:
+        gc.enable()
 
 
 def test_more_frames_than_the_model_has_positions_for_are_refused() -> None:
