@@ -116,13 +116,12 @@ def test_as_many_windows_at_once_as_a_card_has_room_for(
 
 ARRAYS = """
 import resource, threading
-import numpy as np
 from daemon.asr.device import keep_memory
 
 def fault():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for megabytes in (40, 80, 60):
-        np.ones(megabytes << 20, dtype=np.int8)
+        b"1" * (megabytes << 20)  # not NumPy's: it asks for pages of 2 MB, which come or do not
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 {keep}
@@ -143,5 +142,5 @@ def test_what_one_batch_frees_is_there_for_the_next() -> None:
         return [int(each) for each in ran.stdout.split()]
 
     usual, kept = faults(""), faults("keep_memory()")
-    assert usual[1] > 0.9 * usual[0]
-    assert kept[1] < 0.1 * usual[1]
+    assert usual[1] > 0.5 * usual[0]
+    assert kept[1] < 0.1 * usual[1], (usual, kept)
