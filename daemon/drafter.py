@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from daemon.asr.device import keep_memory
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
 
 PATIENCE_S = 30.0
@@ -32,6 +33,7 @@ class Drafter:
     """
 
     def __init__(self) -> None:
+        keep_memory()  # before this thread
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -141,6 +143,7 @@ class Drafter:
 def _made(make: Callable[[], Transcriber]) -> Transcriber:
     model = make()
     model.warm_up()
+    _give_back()  # of what it was made of
     return model
 
 

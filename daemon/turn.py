@@ -77,9 +77,9 @@ class Turn:
                     await self._draft_come()
                 if batches is not _NEWS:
                     decoded.release()
-                elif self._ready.empty():  # nothing else is ready
-                    await self._draft_come()
                 self._ready.task_done()
+                if self._ready.empty():  # the device would wait
+                    await self._draft_come()
             watching.cancel()  # what it has claimed and not read is given back with the turn
             await self._draft_come()
             await self.writer.join()
@@ -137,8 +137,8 @@ class Turn:
                     await self._look()
 
     async def _look(self) -> None:
-        """They are at most a quarter of a batch, and a batch of the others goes before any more of them: a stream keeps
-        nobody waiting."""
+        """They are at most a quarter of a batch, and what is ready of the others goes before any more of them: a stream
+        keeps nobody waiting."""
         r, s = self.request, self.settings
         asking = self.store.claim_newest(r.version, max(1, s.batch_clips // 4), s.lease_s)
         live, newest = await self._claiming(asking, lambda answer: answer[1])

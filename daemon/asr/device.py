@@ -43,7 +43,7 @@ def measure(device: torch.device, dtype: str) -> Device:
 
 
 def keep_memory() -> None:
-    """Let the C library keep what one batch frees for the next. Before threads that compute are begun.
+    """Let the C library keep what one batch frees for the next. Before the threads are begun: each keeps its arena.
 
     glibc returns an array of some megabytes to the kernel as soon as it is freed, and asks for it again a moment later,
     page by page and zeroed: a good part of what drafting takes on a CPU. One arena, because a second one holds nothing
@@ -51,8 +51,10 @@ def keep_memory() -> None:
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for what, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, (1 << 31) - 1)):
-            mallopt(what, value)
+        # Older ones take 32 MiB at most, and with what they have refused the last would make it worse.
+        if mallopt(_MMAP_THRESHOLD, 1 << 30) or mallopt(_MMAP_THRESHOLD, 1 << 25):
+            mallopt(_ARENA_MAX, 1)
+            mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def cards() -> int:
