@@ -43,6 +43,11 @@ def samples(i: int) -> int:
     return SAMPLE_RATE // 2 + 160 * i
 
 
+def record(run: Path, i: int) -> None:
+    """Let a clip's audio be there."""
+    (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+
+
 @dataclass
 class Ears:
     """Hears each clip's number; before that, it does what the test asks."""
@@ -73,7 +78,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run")
     (directory / "clips").mkdir()
     for i in range(CLIPS):
-        (directory / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+        record(directory, i)
     return directory
 
 
@@ -330,7 +335,7 @@ async def test_a_clip_that_comes_while_many_wait_goes_next(
     looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:
     """By itself, and before the batch that is read already, though it is the youngest of all."""
-    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+    record(run, NEW)
     read = asyncio.Event()
 
     async def reading(run_id: str, file_name: str) -> Waveform:
@@ -355,19 +360,19 @@ async def test_a_clip_that_comes_while_the_device_waits_for_audio_is_drafted_at_
     looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:
     """Not after the batch whose audio drips in."""
-    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
-    heard = asyncio.Event()
+    record(run, NEW)
+    idle, heard = asyncio.Event(), asyncio.Event()
 
     async def reading(run_id: str, file_name: str) -> Waveform:
         if file_name == name(2):
-            insert_clips(db, RUN, [name(NEW)])
             async with asyncio.timeout(GUARD_S):
+                await idle.wait()  # the first batch is done by the time that the new row is found
+                insert_clips(db, RUN, [name(NEW)])
                 await heard.wait()
         return await reader.read(run_id, file_name)
 
     async def before(numbers: list[int]) -> None:
-        if NEW in numbers:
-            heard.set()
+        (heard if NEW in numbers else idle).set()
 
     ears.before = before
     tally = await Pipeline(looking, reading, ears, ALL_AT_ONCE).turn(Request(version))
@@ -380,7 +385,7 @@ async def test_a_stream_of_new_clips_keeps_nobody_waiting(
 ) -> None:
     """One comes with each batch; every second batch is of those that were there."""
     for i in range(NEW, NEW + 5):
-        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+        record(run, i)
 
     async def before(numbers: list[int]) -> None:
         if (new := NEW + len(ears.batches) - 1) < NEW + 5:
@@ -407,7 +412,7 @@ async def test_a_long_clip_that_comes_waits_behind_the_others(
     told: float,
 ) -> None:
     """Whether its row tells the truth or not."""
-    (run / name(LONG)).write_bytes(wav_bytes(noise(samples(LONG) / SAMPLE_RATE, seed=LONG)))
+    record(run, LONG)
 
     async def before(numbers: list[int]) -> None:
         if 0 in numbers:
@@ -444,7 +449,7 @@ async def test_a_version_that_goes_live_ends_the_turn_however_much_is_claimed(
 async def test_a_turn_that_is_cancelled_gives_back_what_has_just_come(
     looking: Looking, reader: AudioReader, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:
-    (run / name(NEW)).write_bytes(wav_bytes(noise(samples(NEW) / SAMPLE_RATE, seed=NEW)))
+    record(run, NEW)
     came = asyncio.Event()
 
     async def reading(run_id: str, file_name: str) -> Waveform:
@@ -476,7 +481,7 @@ LONG_SETTINGS = PipelineSettings(batch_clips=4, claim_clips=64, batch_seconds=2.
 def long(run: Path, db: Database, clips: list[str]) -> None:
     """Two long clips that stand before the others. All rows say half a second."""
     for i in (LONG, LONG + 1):
-        (run / name(i)).write_bytes(wav_bytes(noise(samples(i) / SAMPLE_RATE, seed=i)))
+        record(run, i)
         insert_clips(db, RUN, [name(i)])
     db.execute("update clips set priority = 1 where file_name = any (%s)", [[name(LONG), name(LONG + 1)]])
     db.execute("update clips set duration_sec = 0.5")
