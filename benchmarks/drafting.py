@@ -111,7 +111,7 @@ def ways(folder: Path, batch: int, threads: int, *, brief: bool) -> Iterator[Way
         name = f"ours: {engine} {drawn}, {told}"
         return Way(name, drawn, with_ours(folder, batch, engine.lower(), dtype, windows), share, batch)
 
-    yield Way("the origin's loop: transformers, one by one, 30 s", "float32", with_transformers(folder, 1), 32, 3)
+    yield Way("the origin's loop: transformers, one by one, 30 s", "float32", with_transformers(folder, 1), 16, 3)
     if not brief:
         yield Way("transformers, batched, 30 s", "float32", with_transformers(folder, batch), 16, batch)
     for dtype in ("int8",) if brief else ("float32", "int8"):

@@ -20,7 +20,7 @@ from daemon.supabase_client import connect, http_client
 
 BUCKET, FOLDER = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 """The run whose audio lies in the bucket, and the one whose audio lies in a directory."""
-NEW = 200
+NEW = 600
 """Clips of either run that are inserted one at a time."""
 GIVE_UP_S = 120.0
 

@@ -74,11 +74,20 @@ def heading() -> str:
 
 
 def _commit() -> str:
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """Of the code that runs: the tables themselves get into the documents one after the other."""
+    commit, changes = (
+        _git("rev-parse", "--short", "HEAD"),
+        _git("status", "--porcelain", "--", ":/", ":(top,exclude)docs"),
+    )
+    return f"{commit} with changes" if commit and changes else commit or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    git = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:  # a lent machine has the files alone
-        return "unknown"
+        return ""
 
 
 def _versions() -> Iterator[str]:
