@@ -15,9 +15,9 @@ from tls_front import UNTRUSTED, TlsFront
 from warm_start import Nest, settings
 
 NOTICED_S = 35.0
-"""The next question comes after 20 s at the latest, and Realtime is asked for after 30 s."""
-FLAPPED_S = 70.0
-"""A feed that was cut every few seconds waits for up to half a minute before it tries again."""
+"""The next question comes after 20 s at the latest, and Realtime is asked for after 15 s."""
+FLAPPED_S = 55.0
+"""A feed that was cut every few seconds waits a quarter of a minute before it tries again, and its beat for REST."""
 SAID = {"expired": "certificate-expired", "of an unknown authority": "certificate-unknown"}
 SAID["for another name"] = "certificate-name"
 

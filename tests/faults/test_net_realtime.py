@@ -119,6 +119,7 @@ async def test_realtime_comes_and_goes(fault: Fault, scene: Scene) -> None:
         await scene.drafted()
         await scene.live(daemon, since=1)
         fault.observe(f"{met} of them met a connection")
+        fault.holds("there was one to reset", [met] if met < resets / 10 else [])
         fault.holds("one connection", [most] if most > 1 else [])
         now = Footprint.of(daemon.child.pid)
         fault.observe(f"memory {before.rss_mb:.0f} -> {now.rss_mb:.0f} MB")

@@ -45,6 +45,11 @@ class DaemonProcess:
         self._log = log
 
     @property
+    def folder(self) -> Path:
+        """Its settings, its log, and its state unless that is said to be elsewhere."""
+        return self._log.parent
+
+    @property
     def output(self) -> str:
         """Everything that it wrote, to either stream."""
         return self._log.read_text(encoding="utf-8", errors="replace")

@@ -45,7 +45,7 @@ class Fault:
 
     @contextmanager
     def healing(self) -> Iterator[None]:
-        """Measure from the end of the fault to what has to be true again; of several the longest counts."""
+        """Measure from the end of the fault to what has to be true again; of several waits the longest counts."""
         began = time.monotonic()
         yield
         self.healing_s = max(self.healing_s or 0.0, time.monotonic() - began)
