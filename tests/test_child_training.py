@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from child_bench import Bench, children, evaluate_job, open_files, the_child, train_job, until
 
+from daemon.asr import families
 from daemon.learning import audiofolder, pcm
 from daemon.learning.ports import ChildDone, ChildFailed, ChildStopped, Sample, Side
 from daemon.learning.rows import comparison
@@ -68,6 +69,25 @@ async def test_a_training_from_its_job_to_its_model(bench: Bench, data: Path, tm
     assert bench.heard[0]["network"] in ("none", "offline-only")
     assert bench.steps()[-1] == end.result["steps"]
     assert (tmp_path / "model" / "model.safetensors").stat().st_mode & 0o077 == 0, "others can read it"
+
+
+async def test_the_windows_that_a_model_learns_in_are_those_it_is_judged_and_served_in(
+    bench: Bench, data: Path, tmp_path: Path
+) -> None:
+    """They are published beside the weights, count in the fingerprint, and stand in the evidence."""
+    assert isinstance(await bench.run(train_job(data, tmp_path, windows="right-sized")), ChildDone), (
+        bench.log.read_text()
+    )
+    made = {"model": str(tmp_path / "model"), "device": "cpu"}
+    end = await bench.run(evaluate_job(data, tmp_path, candidate={"family": "whisper", "options": made}))
+    assert isinstance(end, ChildDone), bench.log.read_text()
+    models = json.loads((tmp_path / "evidence.json").read_text())["models"]
+    serving = families.load("whisper", made).describe()
+    told = ("windows", "engine", "dtype", "fingerprint")
+    assert {name: models["candidate"][name] for name in told} == {name: serving[name] for name in told}
+    assert (models["live"]["windows"], serving["windows"]) == ("3 s", "1 to 3 s")
+    (tmp_path / "model" / "windows.json").unlink()
+    assert families.fingerprint("whisper", made) != serving["fingerprint"]
 
 
 async def test_a_training_that_is_asked_to_stop_goes_on_at_the_same_step(

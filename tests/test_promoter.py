@@ -57,6 +57,7 @@ class Bench:
     async def begin(self) -> None:
         model = await self.drafter.load(lambda: self.sources.make(self.sources.base()))
         self.drafter.version, _ = await self.ledger_register(model)
+        self.engine = model.describe()["engine"]
 
     async def ledger_register(self, model: Transcriber) -> tuple[int, Any]:
         row = self.db.execute(
@@ -126,6 +127,20 @@ async def test_a_candidate_goes_live_between_two_turns(bench: Bench) -> None:
     assert bench.stage(version) == ("live", "better: said the judge")
     assert bench.stage(1)[0] == "retired"
     assert bench.promoted == [version]
+
+
+async def test_a_version_is_served_with_the_engine_that_it_was_judged_with(bench: Bench) -> None:
+    """What is faster says other words, if few: a verdict on transformers says nothing of them."""
+    for judged_with, served_with in (("transformers", "transformers"), ("ctranslate2", "auto")):
+        version = bench.trained()
+        models = {"candidate": {"engine": judged_with}}
+        (bench.registry.folder(version) / "evidence.json").write_text(json.dumps({"models": models, "clips": []}))
+        assert await bench.promote(version, int(bench.drafter.version or 0)) == ModelPromoted()
+        known = await bench.ledger.version(version)
+        assert known
+        assert bench.sources.options(known)["engine"] == served_with
+        wanted = "transformers" if judged_with == "transformers" else bench.engine
+        assert bench.drafter.describe()["engine"] == wanted
 
 
 async def test_weights_that_are_not_what_they_were_are_turned_down(bench: Bench) -> None:

@@ -17,7 +17,7 @@ import torch
 from daemon.asr.errors import ModelError
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
-from daemon.asr.whisper import engines
+from daemon.asr.whisper import engines, guards
 from daemon.asr.whisper.config import GuardSettings, WhisperSettings
 from daemon.asr.whisper.load import load_transcriber, look_at_device
 from daemon.asr.whisper.windows import Windows, spectrograms
@@ -60,6 +60,18 @@ def test_in_full_precision_both_say_the_same(clips: Sequence[Utterance], plain: 
         if a.text == b.text:
             assert a.flags == b.flags
             assert a.confidence == pytest.approx(b.confidence, abs=1e-3)
+
+
+def test_in_full_precision_both_say_the_same_in_short_windows(clips: Sequence[Utterance], tmp_path: Path) -> None:
+    """What the model makes of windows that it was not trained in is of no matter here."""
+    folder = shutil.copytree(BASE, tmp_path / "model")
+    Windows((1.5, 2.0, 3.0), 0.25).write(folder)
+    plain, fast = (
+        load_transcriber(replace(each, model=str(folder), dtype="float32")).transcribe(_audio(clips))
+        for each in (PLAIN, FAST)
+    )
+    assert _alike(plain, fast) >= 0.99
+    assert abs(_wer(clips, plain) - _wer(clips, fast)) <= 0.002
 
 
 def test_eight_bits_are_enough(clips: Sequence[Utterance], plain: Sequence[Draft]) -> None:
@@ -137,6 +149,21 @@ def test_what_goes_astray_is_tried_again_and_flagged(engine: WhisperSettings, cl
     plain = load_transcriber(replace(engine, guards=replace(never, temperatures=()))).transcribe(_audio(clips[:6]))
     assert [draft.text for draft in found] == [draft.text for draft in plain]
     assert all("repetition" in draft.flags for draft in found)
+
+
+def test_a_draw_that_helps_is_kept_and_flagged(
+    engine: WhisperSettings, clips: Sequence[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The likeliest words of each clip count as a loop, and no others do."""
+    audio = _audio(clips[MANY // 2 : MANY // 2 + 24])
+    never = replace(engine, guards=GuardSettings(temperatures=()))
+    loops = {draft.text for draft in load_transcriber(never).transcribe(audio)}
+    monkeypatch.setattr(guards, "repeats", lambda text, _: guards.clean(text) in loops)
+    found = load_transcriber(engine).transcribe(audio)
+    helped = [draft for draft in found if draft.text not in loops]
+    assert helped
+    assert all("low-confidence" in draft.flags and "repetition" not in draft.flags for draft in helped)
+    assert all("repetition" in draft.flags for draft in found if draft.text in loops)
 
 
 def test_above_zero_words_are_drawn_and_at_zero_they_are_not(

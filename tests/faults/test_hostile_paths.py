@@ -26,7 +26,7 @@ PROGRAM = Path(__file__).parents[1] / "support" / "hostile_paths.py"
 PROJECT = PROGRAM.parents[2]
 # A call that returned a descriptor, whose path strace tells behind it.
 _OPENED = re.compile(r"\bopen(?:at2?)?(?:\(| resumed>).* = \d+<(.*)>$")
-GUARD_S = 150.0
+GUARD_S = 600.0
 
 
 @contextmanager

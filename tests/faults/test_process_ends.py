@@ -18,6 +18,10 @@ BUSY_S = 10.0
 """An end in the middle of drafting; the service manager would wait for 90 s."""
 START_S = 5.0
 """An end in the middle of a start."""
+LOADS_S = 2.0
+"""So long a model is loaded at least: nearly all of that is importing PyTorch."""
+START_GUARD_S = 150.0
+"""Guard: until it begins to load, on a machine that is busy with other things."""
 
 
 async def ended(scene: Scene, daemon: DaemonProcess, within_s: float) -> tuple[int | None, float]:
@@ -70,23 +74,27 @@ async def test_stopped_while_it_starts(fault: Fault, scene: Scene) -> None:
     A service manager takes both for a clean end. With clips that wait, so that the last moments are the first work.
     """
     times = fault.size(full=10, short=2)
-    fault.injected(f"{times} x SIGTERM at a random moment of a start of about 8 s")
+    fault.injected(f"{times} x SIGTERM in the start of a process from nothing, most of them while it loads the model")
     scene.insert_at_once(20)
     took: list[float] = []
-    unheard = 0
+    unheard = begun = 0
     with psycopg.connect(scene.stack.db_url, autocommit=True) as db:
         for number in range(times):
-            # Evenly spread, whatever the dice say: every part of a start is met.
-            moment_s = 8.0 * (number + fault.random.random()) / times
-            with scene.daemon(f"daemon{number}", ready=False) as daemon:
-                await asyncio.sleep(moment_s)
-                spoken = bool(daemon.output)
+            with scene.daemon(f"daemon{number}", cold=True, ready=False) as daemon:
+                if number % 5:  # the others in its first moments
+                    await scene.until(lambda it=daemon: it.said("loading the model"), START_GUARD_S)
+                await asyncio.sleep(fault.random.uniform(0, LOADS_S))
+                spoken, ready = bool(daemon.output), bool(daemon.said("ready"))
                 end = await ended(scene, daemon, START_S)
                 took.append(end[1])
                 unheard += end[0] == -signal.SIGTERM
+                begun += ready
                 clean(scene, daemon, db, (0,) if spoken else (0, -signal.SIGTERM), end)
                 scene.silent(daemon)
-        fault.observe(f"ended in {min(took):.1f} to {max(took):.1f} s; {unheard} before anybody listened")
+        fault.observe(
+            f"ended in {min(took):.1f} to {max(took):.1f} s; {unheard} before anybody listened, {begun} after READY"
+        )
+        fault.holds("most were not ready yet", [begun] if begun > times / 2 else [])
         fault.holds("within 5 s", [each for each in took if each > START_S])
         fault.holds("no half-made version", [n] if (n := scalar(db, "select count(*) from model_versions")) > 1 else [])
         scene.kept()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 from daemon_process import daemon_process
 from fault_record import Fault
-from hostile_keys import TALKATIVE, Project, another_key, found, in_a_file
+from hostile_keys import PLACES, TALKATIVE, Project, another_key, found, in_a_file, pages
 from hostile_redirect import elsewhere, signpost
 from witness import Database, drafted_by_machine, insert_clips, until
 
@@ -80,6 +81,7 @@ async def test_a_life_at_debug(fault: Fault, local_stack: LocalStack, db: Databa
             "audio": {"run_dirs": dirs},
             "training": TRAINING,
             "log": {**TALKATIVE, "format": form},
+            "status": {"enabled": True, "port": 0},
         }
         with daemon_process(project, folder, ready=False, env=hushed, **sections) as daemon:
             await until(lambda: len(drafted_by_machine(db)) >= CLIPS, "drafted")
@@ -89,7 +91,9 @@ async def test_a_life_at_debug(fault: Fault, local_stack: LocalStack, db: Databa
                 name for name in ("audio_child", "learning.child") for c in children if name in " ".join(c.cmdline())
             }
             fault.holds("trainer and decoder were seen", {"audio_child", "learning.child"} - kinds)
-            fault.holds("I6 no key at work", found(key, daemon, folder))
+            said = await asyncio.to_thread(pages, folder)
+            fault.holds("its page was read", [place for place in PLACES if not said.get(place)])
+            fault.holds("I6 no key at work", await asyncio.to_thread(found, key, daemon, folder))
 
             before = len(project.sent_away)
             project.away = dict.fromkeys(("rest", "storage", "realtime"), 500)
@@ -102,13 +106,13 @@ async def test_a_life_at_debug(fault: Fault, local_stack: LocalStack, db: Databa
             project.away = {"storage": 403}
             db.execute("update draft_state set retry_at = now() where reason is not null")
             await until(lambda: "storage" in _services(project.sent_away[before:]), "Storage refused")
-            fault.holds("I6 no key after errors", found(key, daemon, folder))
+            fault.holds("I6 no key after errors", await asyncio.to_thread(found, key, daemon, folder))
 
             before = len(project.sent_away)
             project.away = dict.fromkeys(("rest", "storage", "realtime"), 401)
             await until(lambda: len(project.sent_away) > before + 1, "the key is refused")
             await until(lambda: "refuse" in daemon.output, "said so")
-            fault.holds("I6 no key when it is refused", found(key, daemon, folder))
+            fault.holds("I6 no key when it is refused", await asyncio.to_thread(found, key, daemon, folder))
             daemon.child.terminate()
             await until(lambda: not daemon.running, "ended")
         fault.holds("I6 no key in the end", found(key, daemon, folder))

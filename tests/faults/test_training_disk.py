@@ -34,7 +34,7 @@ def test_a_full_disk_fails_the_run_and_nothing_else(clean_stack: Any, fault: Fau
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=600,
     )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("needs a mount namespace, to have a small disk")

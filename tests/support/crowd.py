@@ -39,6 +39,14 @@ class RememberingEditor(Editor):
         with self.history.statement("update", change, clip_ids):
             await super()._update_many(clip_ids, change)
 
+    async def _insert(self, client: AsyncClient, table: str, rows: Sequence[Row]) -> list[Row]:  # type: ignore[override]
+        """What people insert is theirs as it is, the draft as well."""
+        made = await super()._insert(client, table, rows)
+        for row in made if table == "clips" else ():
+            with self.history.statement("insert", row, [str(row["id"])]):
+                pass
+        return made
+
     async def sync(self, names: Sequence[str], audio: bytes) -> tuple[str, list[str]]:
         """An extraction of a new run. Returns the run and its clips; without an answer nobody was told anything."""
         run = await self.sync_extraction([{"file_name": name} for name in names], audio=dict.fromkeys(names, audio))

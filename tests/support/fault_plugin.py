@@ -81,14 +81,19 @@ def fault(request: pytest.FixtureRequest) -> Fault:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send the record along with the report: the test may have run in another process."""
     report = yield
     record = item.stash.get(_RECORD, None)
-    if record is not None and (report.when == "call" or report.failed):
+    if record is not None and (report.when == "call" or report.failed or report.skipped):
         if report.passed and not record.held:
             report.outcome, report.longrepr = "failed", f"{record.number} showed no invariant, so it showed nothing"
-        report.user_properties.append(("fault", record.row("pass" if report.passed else "FAIL")))
+        if report.skipped:
+            record.observe(str(call.excinfo.value) if call.excinfo else "")
+        result = "pass" if report.passed else "skipped" if report.skipped else "FAIL"
+        report.user_properties.append(("fault", record.row(result)))
         if report.failed:
             short = f"pytest '{record.nodeid}' --fault-seed {record.seed}"
             again = f"make faults ONLY={record.number} SEED={record.seed}" if record.full else short
@@ -99,7 +104,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table."""
     rows: dict[str, dict[str, Any]] = {}
-    for outcome in ("passed", "failed", "error"):
+    for outcome in ("passed", "skipped", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
             for name, value in getattr(report, "user_properties", ()):  # a file that cannot be collected has none
                 if name == "fault":

@@ -19,6 +19,8 @@ import psycopg
 Row = Mapping[str, Any]
 HUMAN = ("status", "corrected_transcription", "corrected_at", "corrected_by", "paragraphs", "duration_sec", "priority")
 """Columns that only people and scripts write."""
+_TOLD = (*HUMAN, "draft_transcription")
+"""The draft is a person's too where whoever inserted the row says so: a script to be read, a chapter, its pieces."""
 _DEFAULTS: Row = {"status": "pending", "priority": 0}
 
 
@@ -33,7 +35,7 @@ class History:
     @contextmanager
     def statement(self, kind: str, change: Row, clips: Sequence[str]) -> Iterator[None]:
         """Note what is about to be asked, and afterwards that it was answered."""
-        record = {"kind": kind, "clips": list(clips), "change": {k: v for k, v in change.items() if k in HUMAN}}
+        record = {"kind": kind, "clips": list(clips), "change": {k: v for k, v in change.items() if k in _TOLD}}
         self._write({**record, "answered": False})
         yield
         self._write({**record, "answered": True})

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from daemon_process import DaemonProcess
 from hostile_secrets import leaks
 
+from daemon.local.resident import page_of
 from daemon.local.stack import LocalStack
 
 TALKATIVE = {"level": "debug"}
 """The log in which most is said."""
+PLACES = ("/", "/?transcripts=1", "/versions/1", "/metrics", "/healthz", "/readyz")
+"""Addresses of a daemon's page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,18 @@ def in_a_file(folder: Path, key: str) -> dict[str, str]:
     return {"SUPABASE_SERVICE_ROLE_KEY": "", "SUPABASE_SERVICE_ROLE_KEY_FILE": str(file)}
 
 
+def pages(folder: Path) -> dict[str, str]:
+    """What every address says of the page of the daemon whose log is `folder`/daemon.log; nothing where it has none."""
+    url = page_of(folder)
+    if url is None:
+        return {}
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+        return {place: http.get(place).text for place in PLACES}
+
+
 def found(key: str, daemon: DaemonProcess, folder: Path) -> list[str]:
     """Where the key is, of all places that are searched; the credential's own file is not."""
     pids = [daemon.child.pid] if daemon.running else []
     places = [path for path in folder.iterdir() if path.name != "credential"]
-    return leaks(key, texts={"output": daemon.output}, paths=places, pids=pids, environs=pids)
+    texts = {"output": daemon.output, **(pages(folder) if daemon.running else {})}
+    return leaks(key, texts=texts, paths=places, pids=pids, environs=pids)
