@@ -13,8 +13,8 @@ HAS_GPU := $(wildcard /dev/nvidiactl)
 
 # Each worker has a Supabase of its own; one that somebody else runs is there only once.
 WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
-# Faults wait more than they work, so there may be more of them at a time than processors.
-FAULT_WORKERS ?= 6
+# Faults wait as much as they work; more than four at a time, and starts on two processors take longer than is allowed.
+FAULT_WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types contracts unit faults matrix systemd-test bench rounds scale install-service clean
