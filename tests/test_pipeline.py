@@ -416,8 +416,9 @@ async def test_a_long_clip_that_comes_waits_behind_the_others(
 
     async def before(numbers: list[int]) -> None:
         if 0 in numbers:
-            insert_clips(db, RUN, [name(LONG)])
-            db.execute("update clips set duration_sec = %s where file_name = %s", [told, name(LONG)])
+            with db.transaction():  # a claim in between would be one of another row
+                insert_clips(db, RUN, [name(LONG)])
+                db.execute("update clips set duration_sec = %s where file_name = %s", [told, name(LONG)])
             await looking.looked()
 
     ears.before = before

@@ -14,12 +14,15 @@ from history import History
 from postgrest.exceptions import APIError
 from scripted_editor import Editor, Row
 from storage3.exceptions import StorageApiError
-from supabase import AsyncClient, acreate_client
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from daemon.local.speech import speak_corpus, wav_bytes
 
 REFUSED = (httpx.HTTPError, APIError, StorageApiError)
 """A person sees a red toast, and tries again later."""
+PATIENCE_S = 60
+"""So long a person waits for an answer that an outage has swallowed: longer than any outage after which what was asked
+is carried out all the same. The client itself would wait for two minutes."""
 STUBBORN = 200
 """Guard: so often somebody tries to delete a run."""
 
@@ -145,11 +148,13 @@ class Crowd:
 @asynccontextmanager
 async def crowd(stack: Any, history: History, dice: random.Random, *, pause_s: float) -> AsyncIterator[Crowd]:
     """People and scripts with the unmodified client, straight at the project's own address."""
-    person = await acreate_client(stack.url, stack.anon_key)
+    patient = AsyncClientOptions(postgrest_client_timeout=PATIENCE_S)
+    person = await acreate_client(stack.url, stack.anon_key, patient)
     token = stack.mint("authenticated", sub=str(uuid.UUID(int=dice.getrandbits(128))))
     person.postgrest.auth(token)
     person.storage.session.headers["Authorization"] = f"Bearer {token}"
-    scripts = await acreate_client(stack.url, stack.service_role_key)
+    patient = AsyncClientOptions(postgrest_client_timeout=PATIENCE_S)  # one of its own: a client writes into it
+    scripts = await acreate_client(stack.url, stack.service_role_key, patient)
     try:
         yield Crowd(RememberingEditor(person, scripts, history), dice, pause_s=pause_s)
     finally:
