@@ -66,12 +66,13 @@ def test_in_full_precision_both_say_the_same_in_short_windows(clips: Sequence[Ut
     """What the model makes of windows that it was not trained in is of no matter here."""
     folder = shutil.copytree(BASE, tmp_path / "model")
     Windows((1.5, 2.0, 3.0), 0.25).write(folder)
+    some = clips[::2]
     plain, fast = (
-        load_transcriber(replace(each, model=str(folder), dtype="float32")).transcribe(_audio(clips))
+        load_transcriber(replace(each, model=str(folder), dtype="float32")).transcribe(_audio(some))
         for each in (PLAIN, FAST)
     )
     assert _alike(plain, fast) >= 0.99
-    assert abs(_wer(clips, plain) - _wer(clips, fast)) <= 0.002
+    assert abs(_wer(some, plain) - _wer(some, fast)) <= 0.002
 
 
 def test_eight_bits_are_enough(clips: Sequence[Utterance], plain: Sequence[Draft]) -> None:
