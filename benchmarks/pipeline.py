@@ -12,35 +12,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import psycopg
 from pipeline_bench import BUCKET, FOLDER, Bench, name, p50_p95
-from psycopg.types.json import Json
+from pipeline_swaps import swaps
 from report import heading
 
-from daemon.learning.rows import comparison_row
 from daemon.local.resident import BASE_MODEL, running_daemon
 from daemon.local.speech import speak_corpus
 from daemon.local.stack import LocalStack
-from handlers.snapshot import Comparison
 
 SPOKEN, CORRECTED, HELD_OUT = 120, 24, 6
 """Different clips; corrections to train on, and of each of two held-out recordings."""
 BATCH, SAMPLES, STARTS, IDLE_S = 16, 20, 2, 30.0
 BEFORE, CLAIMED = 2000, 400
 """Clips before a new one, and how many of them may be left when the daemon comes to what is behind."""
-SWAP_CLIPS, SWAP_PAUSE_S, SWAP_ROUNDS = 40, 0.05, 15
-"""Clips before a change of the model and between two looks whether it is done, and how many looks."""
 ENV = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 ALONE = """
 from daemon.asr.whisper.config import WhisperSettings
@@ -158,69 +151,6 @@ async def trainer(bench: Bench, clips: int, idle: list[float]) -> None:
     bench.times("new clip while a trainer runs", busy)
     bench.say("- its p95 against idle", f"{p50_p95(busy)[1] / p50_p95(idle)[1]:.2f}", "<= 2")
     await bench.until(lambda: bench.said("compared") or bench.said("training failed"))
-
-
-async def swaps(bench: Bench, pid: int) -> None:
-    """Clips come one after the other while the trained version goes live through its gate, the base by hand, and the
-    trained version by hand."""
-    await asyncio.sleep(3)
-    base = bench.scalar("select id from model_versions where stage = 'live'")
-    whole = "kind = 'trained' and fingerprint not like 'untrained:%%'"
-    trained = bench.scalar(f"select max(id) from model_versions where {whole}")
-    if trained is None:
-        raise SystemExit("no version was trained")
-
-    def by_hand(version: int) -> None:
-        bench.db.execute("select ambara_promote(%s, null, 'by hand')", [version])
-
-    changes: dict[str, Callable[[], None] | None] = {
-        "no change": None,
-        "promoted by the gate (by figures made up)": lambda: found_better(bench, trained, base, pid),
-        "by hand": lambda: by_hand(base),
-        "by hand again": lambda: by_hand(trained),
-    }
-    told = []
-    for what, change in changes.items():
-        told.append(f"{what} {await gap(bench, change) * 1000:.0f} ms")
-        await bench.until(lambda: bench.scalar("select (ambara_snapshot() ->> 'ready')::int") == 0)
-    bench.say("longest gap between two drafts while a version is made live", ", ".join(told), "<= 1 batch more")
-
-
-def found_better(bench: Bench, version: int, live: int, pid: int) -> None:
-    """Have the daemon find a candidate that its judge holds for better; what was really compared is no matter here."""
-    better = Comparison(
-        live,
-        clips=1000,
-        recordings=100,
-        words=5000,
-        live_wer=1,
-        candidate_wer=0,
-        gain_low=0.95,
-        gain_high=1,
-        confidence=1,
-    )
-    change = "update model_versions set stage = 'candidate', detail = detail || jsonb_build_object('comparison', %s)"
-    bench.db.execute(f"{change} where id = %s", [Json(comparison_row(better)), version])
-    os.kill(pid, signal.SIGHUP)  # with its settings it takes up all questions again
-
-
-async def gap(bench: Bench, change: Callable[[], None] | None) -> float:
-    """Seconds between two drafts, at most, while clips come steadily and the live version changes."""
-    began, swapped, done = bench.scalar("select now()"), len(bench.said("model swapped")), change is None
-    for number in range(SWAP_ROUNDS):
-        done = done or len(bench.said("model swapped")) > swapped
-        for _ in range(SWAP_CLIPS):
-            bench.new(BUCKET)
-            await asyncio.sleep(SWAP_PAUSE_S)
-        if change and number == 0:
-            change()
-        elif done and number > 1:
-            break
-    else:
-        raise SystemExit(f"no other version is in memory after {SWAP_ROUNDS * SWAP_CLIPS} clips")
-    query = "select extract(epoch from created_at)::float from drafts where created_at > %s order by 1"
-    at = [row[0] for row in bench.db.execute(query, [began]).fetchall()]
-    return max(later - earlier for earlier, later in itertools.pairwise(at))
 
 
 def fill(bench: Bench, behind: int) -> None:
