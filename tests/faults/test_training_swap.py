@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+import soundfile
 from daemon_process import daemon_process
 from fault_record import Fault
 from training_storm_models import candidate, shaken
@@ -18,7 +19,7 @@ from witness import insert_clips, scalar, until, waiting, write_run
 from daemon.asr import families
 from daemon.asr.metrics import character_error_rate
 from daemon.learning.registry import Registry
-from daemon.local.speech import Utterance, speak_corpus
+from daemon.local.speech import speak_corpus
 
 Db = psycopg.Connection[Any]
 RUN = str(UUID(int=0x5A4B))
@@ -39,7 +40,7 @@ async def test_no_draft_is_lost_or_of_another_version(clean_stack: Any, db: Db, 
     ) as daemon:
         registry = Registry(tmp_path / "state" / "models")
         versions = [candidate(db, registry, shaken(0.05, seed)) for seed in (1, 2)]
-        said = _heard(registry, versions, spoken)
+        said = _heard(registry, versions, [tmp_path / "run" / name for name in names[:SPOKEN]])
         differ = sum(one != other for one, other in zip(*said.values(), strict=True))
         assert differ >= SPOKEN // 2, "two versions that say the same show nothing"
         insert_clips(db, RUN, names[:WAITING])
@@ -81,12 +82,16 @@ async def _insert(db: Db, left: Any, fault: Fault, done: asyncio.Event) -> None:
         await asyncio.sleep(fault.random.uniform(0, 0.3))
 
 
-def _heard(registry: Registry, versions: list[int], spoken: Sequence[Utterance]) -> dict[int, list[str]]:
-    """What each version says to each sentence, one at a time and with no daemon around."""
+def _heard(registry: Registry, versions: list[int], files: Sequence[Path]) -> dict[int, list[str]]:
+    """What each version says to each sentence, one at a time and with no daemon around.
+
+    Of the files: with shaken weights, the rounding to 16 bits alone decides between one text and another.
+    """
+    waves = [soundfile.read(each, dtype="float32")[0] for each in files]
     said = {}
     for version in versions:
         model = families.load("whisper", {"model": str(registry.folder(version) / "model"), "device": "cpu"})
-        said[version] = [model.transcribe([each.audio])[0].text for each in spoken]
+        said[version] = [model.transcribe([wave])[0].text for wave in waves]
     return said
 
 
