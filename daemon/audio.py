@@ -16,10 +16,10 @@ from typing import BinaryIO, Self
 from daemon.asr.transcriber import Waveform
 from daemon.audio_bucket import BucketAudio
 from daemon.audio_folder import FolderAudio
-from daemon.audio_source import AudioSource, MissingAudio
+from daemon.audio_source import AudioSource, MissingAudio, UnreadableAudio
 from daemon.decode import Decoder
 
-__all__ = ["AudioReader", "AudioSource", "BucketAudio", "FirstOf", "FolderAudio", "MissingAudio"]
+__all__ = ["AudioReader", "AudioSource", "BucketAudio", "FirstOf", "FolderAudio", "MissingAudio", "UnreadableAudio"]
 
 
 class FirstOf:
@@ -60,6 +60,7 @@ class AudioReader:
 
         Raises:
             MissingAudio: a `TemporaryError`; no source has the clip.
+            UnreadableAudio: a `TemporaryError`; the source that has the clip may not be read.
             PermanentError: the reason is a key of `daemon.audio_reasons.REASONS`.
             TemporaryError: a source or the decoder does not work now; see `AudioSource.open` and `Decoder.decode`.
         """

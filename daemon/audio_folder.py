@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from daemon.audio_reasons import refuse
-from daemon.audio_source import MAX_BYTES, MissingAudio, safe_segments
+from daemon.audio_source import MAX_BYTES, MissingAudio, UnreadableAudio, safe_segments
 from daemon.errors import TemporaryError
 
 _WALK = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,10 +65,11 @@ class FolderAudio:
                 raise MissingAudio from None
             if error.errno in _BAD_PATH:
                 refuse("audio-path")
+            why = os.strerror(error.errno or 0)
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise UnreadableAudio(why) from None
             raise TemporaryError(
-                f"An audio file in a local run directory cannot be read ({os.strerror(error.errno or 0)}): "
-                "let the daemon's user read the directory and its files.",
-                reason="audio-unreadable",
+                f"A local run directory cannot be read ({why}): look after its disk.", reason="audio-folder-away"
             ) from None
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):

@@ -21,6 +21,17 @@ class MissingAudio(TemporaryError):  # noqa: N818 - the absence is an ordinary s
         super().__init__("The clip has no audio file yet: upload it, or discard the clip.", reason="audio-missing")
 
 
+class UnreadableAudio(TemporaryError):  # noqa: N818 - likewise
+    """The clip's audio is there and the daemon may not read it: somebody has to let it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"An audio file in a local run directory cannot be read ({why}): "
+            "let the daemon's user read the directory and its files.",
+            reason="audio-unreadable",
+        )
+
+
 class AudioSource(Protocol):
     """A place that holds clips."""
 
@@ -31,6 +42,7 @@ class AudioSource(Protocol):
 
         Raises (on entering the context):
             MissingAudio: no such clip here.
+            UnreadableAudio: it may not be read.
             PermanentError: ``audio-path`` or ``audio-too-large``.
             TemporaryError: the place does not answer as it should; the reason tells how.
         """

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
-from daemon.audio import MissingAudio
+from daemon.audio import MissingAudio, UnreadableAudio
 from daemon.batching import plan_batches
 from daemon.errors import AmbaraError, PermanentError, TemporaryError
 from daemon.ports import Claim, Failed, PipelineSettings, Retry
@@ -155,4 +155,6 @@ def _seconds(wave: Waveform) -> float:
 def _retry(error: AmbaraError) -> Retry:
     if isinstance(error, PermanentError):
         return Retry.NEVER
-    return Retry.LATER if isinstance(error, MissingAudio) else Retry.SOON
+    # What is wrong with this clip alone stands back longer each time, however many there are, and is no sign that the
+    # storage is away.
+    return Retry.LATER if isinstance(error, MissingAudio | UnreadableAudio) else Retry.SOON

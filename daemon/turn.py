@@ -20,7 +20,7 @@ from daemon.asr.transcriber import Waveform
 from daemon.clips import ClipStore
 from daemon.errors import TemporaryError
 from daemon.hearing import hear, pieces_of
-from daemon.loading import Batch, Loader
+from daemon.loading import AudioAwayError, Batch, Loader
 from daemon.ports import LARGEST_CLAIM, Claim, Drafted, Ears, Heard, PipelineSettings, Request, Tally
 from daemon.writing import Writer, answered
 
@@ -57,6 +57,8 @@ class Turn:
     """How many claims in a row brought as much as was asked for: there is more."""
     outdated: bool = False
     """Another version is live."""
+    away: AudioAwayError | None = None
+    """Why nothing more was read."""
     batch_s: float = 0.0
     """How long the last batch was on the device."""
     _ready: asyncio.Queue[list[Batch] | None] = field(default_factory=asyncio.Queue)
@@ -85,6 +87,8 @@ class Turn:
             await self.writer.join()
             for task in for_ever:
                 task.cancel()
+        if self.away:
+            raise self.away
         return self.writer.total
 
     async def _draft_come(self) -> None:
@@ -105,10 +109,10 @@ class Turn:
                 break
             loaded = await self.waiting.load()
             planned += 1
-            away = loaded.away
+            self.away = loaded.away
             await self.writer.note(loaded.failures)
-            if away:
-                raise away
+            if self.away:
+                break  # what was read before is drafted all the same
             self._ready.put_nowait(loaded.batches)
             if after_long := loaded.is_long:
                 # Meanwhile nobody reads but `_let_in`; the next long one goes after a new claim.

@@ -17,7 +17,7 @@ from witness import Database, claimed, clip_rows, drafted_by_machine, insert_cli
 
 import daemon.turn
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Waveform
-from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
+from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio, UnreadableAudio
 from daemon.clips import ClipStore
 from daemon.decode import Decoder
 from daemon.errors import TemporaryError
@@ -637,6 +637,48 @@ async def test_while_storage_is_away_the_runs_of_directories_go_on(
     assert caught.value.reason == "storage-unavailable"
     assert drafted_by_machine(db).keys() == set(clips)
     assert (claimed(db), len(reasons(db))) == (0, 4)
+
+
+async def test_clips_that_may_not_be_read_hold_nobody_up(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """However many stand before the others: a directory that is closed to the daemon is no Storage that is away."""
+    insert_clips(db, OTHER_RUN, [name(i) for i in range(10 * CLIPS)])
+    db.execute("update clips set priority = 9 where run_id = %s", [OTHER_RUN])
+
+    async def read(run_id: str, file_name: str) -> Waveform:
+        if run_id == OTHER_RUN:
+            raise UnreadableAudio("Permission denied")
+        return await reader.read(run_id, file_name)
+
+    tally = await Pipeline(store, read, ears, SETTINGS).turn(Request(version))
+    assert (tally.written, tally.failed) == (CLIPS, 10 * CLIPS)
+    assert drafted_by_machine(db).keys() == set(clips)
+    assert set(reasons(db).values()) == {"audio-unreadable"}
+
+
+async def test_what_was_read_before_storage_went_away_is_drafted(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """Or clips on the device would be thrown away each time, and claimed again for ever."""
+    db.execute("delete from clips where file_name >= %s", [name(4)])
+    insert_clips(db, OTHER_RUN, [name(i) for i in range(CLIPS)])
+    db.execute("update clips set priority = -1 where run_id = %s", [OTHER_RUN])
+
+    async def read(run_id: str, file_name: str) -> Waveform:
+        if run_id == OTHER_RUN:
+            raise TemporaryError("Storage is away.", reason="storage-unavailable")
+        return await reader.read(run_id, file_name)
+
+    async def before(numbers: list[int]) -> None:
+        await until(lambda: reasons(db), "the next batch cannot be read")
+
+    ears.before = before
+    with pytest.raises(TemporaryError) as caught:
+        await Pipeline(store, read, ears, SETTINGS).turn(Request(version))
+    assert caught.value.reason == "storage-unavailable"
+    assert drafted_by_machine(db).keys() == set(clips[:4])
+    assert (claimed(db), ears.batches) == (0, [[0, 1, 2, 3]])
 
 
 async def test_a_slow_model_keeps_its_claims(

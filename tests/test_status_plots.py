@@ -178,7 +178,7 @@ def test_figures_and_times_in_words() -> None:
 def test_the_backlog_by_reason_counts_every_pending_clip() -> None:
     rows = backlog(seen.status())
     assert sum(clips for _, clips, _ in rows) == 40
-    assert ("tried again", 2, "the audio is not there yet: it is asked for again for days") in rows
+    assert ("tried again", 2, "the audio is not there yet: it is asked for again for ever") in rows
     assert backlog({}) == []
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 WORDS = {
-    "audio-missing": "the audio is not there yet: it is asked for again for days",
-    "audio-unreadable": "the audio cannot be read",
+    "audio-missing": "the audio is not there yet: it is asked for again for ever",
+    "audio-unreadable": "the daemon may not read the audio",
+    "audio-folder-away": "the run's directory cannot be read",
     "audio-path": "the file name does not name a file inside its run",
     "audio-empty": "the audio file is empty",
     "audio-not-audio": "the file is not a sound file",
