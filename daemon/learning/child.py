@@ -173,6 +173,8 @@ def _evaluate(job: EvaluateJob, say: Say, stop: Stop) -> Mapping[str, Any] | Non
         return None
     except judging.CandidateFailedError as error:
         raise _FailedError("candidate", str(error)) from error
+    except judging.ClipError as error:
+        raise _FailedError(error.kind, str(error)) from error
     except ModelError as error:
         raise _FailedError("live", str(error)) from error
     found = evidence.to_json()
@@ -185,7 +187,8 @@ def _anchor(folder: Path) -> list[HeldOut]:
     from daemon.asr.judging import HeldOut
 
     try:
-        with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        # Spreadsheets put a mark before the first word.
+        with (folder / "metadata.csv").open(encoding="utf-8-sig", newline="") as file:
             rows = [(row["file_name"], row["transcription"]) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise _FailedError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import structlog
 
-from daemon.backoff import patiently
+from daemon.backoff import backoff, patiently
 from daemon.errors import PermanentError, TemporaryError
 from daemon.learning.job import EvaluateJob
 from daemon.learning.ledger import Ledger
@@ -21,7 +22,11 @@ from handlers.events import EvaluationFinished, Event, ModelRejected
 log = structlog.get_logger(__name__)
 
 TRIES = 3
-"""Of one candidate by one process: a child may die of what is not the candidate's fault."""
+"""Of one candidate by one process, where nobody can say whose fault it is that a child died or hung."""
+NOT_ITS_FAULT = frozenset({"live", "anchor", "out-of-memory", "disk-full", "killed", "cannot-start"})
+"""Why a comparison failed, where a candidate is never turned down for it."""
+PAUSE_S = 300.0
+"""The longest before such a comparison begins anew: each takes the device, or a processor, for a while."""
 
 
 class Judge:
@@ -31,13 +36,14 @@ class Judge:
         self._ledger = ledger
         self._sources = sources
         self._settings = settings
-        self._failed: dict[int, int] = {}
+        self._failed: Counter[int] = Counter()
+        self._put_off: Counter[int] = Counter()
 
     async def evaluate(self, command: Evaluate) -> Event | None:
         """Run both over the held-out clips and store how they compare. None: it could not be done this time.
 
-        Raises `TemporaryError` when the database is away or the disk is full. What cannot be loaded or heard
-        is turned down.
+        Raises `TemporaryError` when the database is away, and for whatever is `NOT_ITS_FAULT`. What cannot be loaded or
+        heard is turned down.
         """
         with self._sources.using(command.version, command.against):
             return await self._evaluate(command)
@@ -55,7 +61,7 @@ class Judge:
         try:
             live_options = await asyncio.to_thread(self._sources.options, live)
         except PermanentError as error:
-            return await self._in_vain(command.version, error.reason, str(error))
+            return await self._in_vain(command.version, "live", str(error))
         folder = registry.folder(command.version)
         job = EvaluateJob(
             live={"family": self._sources.family, "options": live_options},
@@ -89,11 +95,13 @@ class Judge:
                 return None
 
     async def _in_vain(self, version: int, reason: str, message: str) -> Event | None:
-        """It could not be compared. Turned down if that is its own fault, or after too many tries."""
-        if reason == "disk-full":  # of this host, and no fault of the candidate's
+        """It could not be compared. Turned down if that is its own fault, or may be, after too many tries."""
+        if reason in NOT_ITS_FAULT:
+            self._put_off[version] += 1
+            await asyncio.sleep(backoff(self._put_off[version], most_s=PAUSE_S))
             raise TemporaryError(message, reason=reason)
         log.warning("comparison failed", reason=reason, error=message)
-        self._failed[version] = self._failed.get(version, 0) + 1
+        self._failed[version] += 1
         if reason == "candidate" or self._failed[version] >= TRIES:
             return await self._reject(version, f"it could not be judged: {message}")
         return None

@@ -13,11 +13,11 @@ from daemon.asr.errors import ModelError
 from daemon.asr.judging import noise
 from daemon.asr.judging.evidence import ClipEvidence, Evidence, clip_evidence
 from daemon.asr.judging.harm import guards, invented
-from daemon.asr.judging.hearing import CandidateFailedError, HeldOut, Progress, StoppedError, free, hear
+from daemon.asr.judging.hearing import CandidateFailedError, ClipError, HeldOut, Progress, StoppedError, free, hear
 from daemon.asr.metrics import normalise
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
 
-__all__ = ["CandidateFailedError", "Evidence", "HeldOut", "StoppedError", "compare"]
+__all__ = ["CandidateFailedError", "ClipError", "Evidence", "HeldOut", "StoppedError", "compare"]
 
 
 def compare(
@@ -38,8 +38,8 @@ def compare(
 
     Raises `CandidateFailedError` if the candidate does not load, fails on the clips, or computes what is no number;
     `ModelError` if that is so of the live model (it is loaded first, so what ails the machine is not blamed on the
-    candidate), if a clip cannot be read, or if the clips hold no word; `StoppedError`; and the device's own error when
-    its memory runs out.
+    candidate), or if the clips hold no word; `ClipError` if a clip cannot be read; `StoppedError`; and the device's own
+    error when its memory runs out.
     """
     if not any(normalise(clip.text) for clip in clips):
         raise ModelError("There is no held-out clip to judge by: correct some clips of another recording.")

@@ -22,6 +22,15 @@ class CandidateFailedError(ModelError):
     """The candidate does not load or does not hear: it can be turned down, and the live model is not to blame."""
 
 
+class ClipError(ModelError):
+    """A clip to judge by cannot be read, and no model is to blame."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """``anchor`` for a clip of the anchor set, ``data`` for one of the candidate's own."""
+
+
 class StoppedError(Exception):
     """Somebody wanted it to stop; nothing was decided."""
 
@@ -33,22 +42,24 @@ class HeldOut:
     clip_id: str
     recording: str
     kind: str
-    """``extraction`` or ``reading``."""
+    """``extraction`` or ``reading``; ``anchor`` for a clip of the anchor set."""
     text: str
     """What a person heard."""
     path: Path
     """A 16 kHz mono sound file."""
 
     def load(self) -> Waveform:
-        """The waveform. Raises `ModelError` if the file is gone, no sound, or not 16 kHz mono."""
+        """The waveform. Raises `ClipError` if the file is gone, no sound, or not 16 kHz mono."""
         import soundfile
 
+        whose = "anchor" if self.kind == "anchor" else "data"
         try:
             audio, rate = soundfile.read(self.path, dtype="float32")
         except (OSError, RuntimeError) as error:
-            raise ModelError(f"The held-out clip {self.clip_id} cannot be read: {error}.") from error
+            raise ClipError(f"The held-out clip {self.clip_id} cannot be read: {error}.", whose) from error
         if rate != SAMPLE_RATE or audio.ndim != 1:
-            raise ModelError(f"The held-out clip {self.clip_id} is not {SAMPLE_RATE} Hz mono: export it again.")
+            message = f"The held-out clip {self.clip_id} is not {SAMPLE_RATE} Hz mono: export it again."
+            raise ClipError(message, whose)
         wave: Waveform = audio
         return wave
 
@@ -73,7 +84,7 @@ def hear(
 ) -> tuple[list[Draft], dict[str, Any]]:
     """Every sound's draft, in order, and the facts of the model; `done` is how many clips were heard before.
 
-    Raises `blame` if the model does not load, fails on the sounds, or answers with what is no number; `ModelError` if a
+    Raises `blame` if the model does not load, fails on the sounds, or answers with what is no number; `ClipError` if a
     sound cannot be read; `StoppedError` between batches when asked to; the device's own error when the device fails or
     its memory runs out.
     """
