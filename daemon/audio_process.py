@@ -8,6 +8,8 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,22 @@ class ChildGone(Exception):  # noqa: N818 - a state, raised to leave a loop
     """The child ended, or answered what it must not."""
 
 
+@contextmanager
+def _closed_by_an_error(end: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        end.close()
+        raise
+
+
 class ChildProcess:
     """One process running `audio_child.py`, and our end of its socket."""
 
     def __init__(self, program: Path, arguments: list[str]) -> None:
+        """Raises `OSError` where no process can be started."""
         self._socket, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _closed_by_an_error(self._socket):
             self._process = subprocess.Popen(  # noqa: S603 - our own program and numbers
                 # -P keeps the program's folder off the import path, where its neighbours would shadow packages.
                 [sys.executable, "-P", str(program), *arguments],

@@ -95,7 +95,13 @@ class Decoder:
     async def _start(self) -> ChildProcess:
         if self._closed:
             raise TemporaryError("The decoder is closed because the program ends.", reason="decoder-closed")
-        child = ChildProcess(self._program, self._arguments)
+        try:
+            child = ChildProcess(self._program, self._arguments)
+        except OSError as error:  # too many processes or open files, no memory, or its Python is gone
+            raise TemporaryError(
+                f"The audio decoder does not start ({error.strerror}): look after the machine's memory and limits.",
+                reason="decoder-unavailable",
+            ) from None
         self._children.add(child)
         try:
             async with asyncio.timeout(self._timeout_s):

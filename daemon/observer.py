@@ -7,11 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+import structlog
+
 from daemon.clips import ClipStore
+from daemon.errors import TemporaryError
 from daemon.learning.ledger import Ledger
 from daemon.learning.registry import Registry
 from handlers.commands import Lane
 from handlers.snapshot import Learning, Snapshot
+
+log = structlog.get_logger(__name__)
 
 
 class Observer:
@@ -46,7 +51,11 @@ class Observer:
 async def observe_learning(ledger: Ledger, registry: Registry) -> Learning:
     """What the learning loop's decisions look at, as this host sees it."""
     training, candidate = await ledger.observe()
-    compared = await ledger.edits.compared()
+    try:
+        compared = await ledger.edits.compared()
+    except TemporaryError as error:  # what it decides, a way back, can wait; training and promoting need not
+        log.warning("cannot compare what people change", reason=error.reason, error=str(error))
+        compared = None
     if candidate:
         here = await asyncio.to_thread(registry.whole, candidate.version)
         candidate = replace(candidate, here=here)

@@ -139,6 +139,18 @@ async def test_a_machine_that_cannot_decode_does_not_blame_the_file(clip: Path, 
         assert caught.value.reason == "decoder-unavailable"
 
 
+async def test_where_no_process_can_be_started_no_file_is_blamed(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Decoder() as decoder:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(tmp_path / "gone"))
+            with pytest.raises(TemporaryError, match="No such file") as caught:
+                await decode(decoder, clip)
+        assert caught.value.reason == "decoder-unavailable"
+        await decode(decoder, clip)
+
+
 async def test_a_cancelled_call_leaves_no_answer_behind(clip: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.wav"
     other.write_bytes(wav(-2_000, 8_000))

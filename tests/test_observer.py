@@ -12,6 +12,7 @@ from witness import Database, insert_clips
 from daemon import database
 from daemon.clips import ClipStore
 from daemon.errors import TemporaryError
+from daemon.learning.edits import EditBook
 from daemon.learning.ledger import Ledger
 from daemon.learning.registry import Registry
 from daemon.local.sockets import free_port
@@ -45,6 +46,11 @@ async def test_where_corrections_cannot_be_counted_the_queue_can_be_read(
         assert (snapshot.live, snapshot.ready, snapshot.learning) == (version, 1, None)
         with pytest.raises(TemporaryError):
             await observer.observe(learning=True)
+        half = Ledger(database.Database(supabase_client), "worker")
+        half.edits = EditBook(database.Database(nobody))
+        found = await Observer(store, half, registry, lambda: version, nothing_runs).observe(learning=True)
+        assert found.learning is not None
+        assert found.learning.edits is None
         away = Observer(ClipStore(nobody, "worker"), lacking, registry, lambda: version, nothing_runs)
         with pytest.raises(TemporaryError):
             await away.observe(learning=False)

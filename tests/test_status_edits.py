@@ -25,7 +25,7 @@ from daemon.asr.transcriber import Draft
 from daemon.cli.status_edits import edits, told
 from daemon.clips import ClipStore
 from daemon.database import Database
-from daemon.errors import ConfigurationError
+from daemon.errors import ConfigurationError, TemporaryError
 from daemon.learning.ledger import Ledger
 from daemon.learning.registry import Registry
 from daemon.ports import Drafted
@@ -169,9 +169,10 @@ async def test_a_version_that_nobody_corrected_and_one_alone(
     assert f"v{version}: nobody has corrected a draft" in status()
 
 
-def test_a_database_that_does_not_measure_corrections() -> None:
+@pytest.mark.parametrize("error", [ConfigurationError("It does not know that."), TemporaryError("It is too busy.")])
+def test_a_database_that_does_not_tell_of_corrections(error: Exception) -> None:
     def ask(_: str) -> Any:
-        raise ConfigurationError("It does not know that function.")
+        raise error
 
     assert edits({"live": {"id": 3}}, ask) is None
     assert told({"live": {"version": 3, "words": None}, "before": None, "verdict": None}) == [

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from daemon.cli.connected import FOLLOW, connected
+from daemon.cli.connected import FOLLOW, Connected, connected
 from daemon.cli.context import settings_of
 from daemon.cli.plain import clean
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, TemporaryError
 
 if TYPE_CHECKING:
     from daemon.config import Settings
@@ -107,12 +107,20 @@ def _here(context: typer.Context) -> tuple[Settings, Registry]:
 
 async def _versions(settings: Settings) -> tuple[list[Version], list[dict[str, Any]]]:
     async with connected(settings) as project:
-        return await project.ledger.versions(), await project.ledger.edits.rates()
+        return await project.ledger.versions(), await _rates(project)
 
 
 async def _version(settings: Settings, number: int) -> tuple[Version, list[dict[str, Any]]]:
     async with connected(settings) as project:
-        return _known(await project.ledger.version(number), number), await project.ledger.edits.rates()
+        return _known(await project.ledger.version(number), number), await _rates(project)
+
+
+async def _rates(project: Connected) -> list[dict[str, Any]]:
+    """What people changed in each version's drafts; nothing where that takes the database too long."""
+    try:
+        return await project.ledger.edits.rates()
+    except TemporaryError:
+        return []
 
 
 async def _promote(settings: Settings, registry: Registry, number: int) -> str:

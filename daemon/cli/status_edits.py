@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from daemon.errors import ConfigurationError
+from daemon.errors import AmbaraError
 from daemon.learning.rows import Edited, edited, edits_compared
 from handlers.edits import change
 
 Found = Mapping[str, Any]
 Ask = Callable[[str], Any]
-"""Path of a function of the database -> what it answers. Raises `ConfigurationError` where it is not known."""
+"""Path of a function of the database -> what it answers. Raises `AmbaraError` where it is not known, or no answer
+comes."""
 
 
 def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
@@ -24,7 +25,7 @@ def edits(status: Found, ask: Ask) -> dict[str, Any] | None:
         return None
     try:
         rates, compared = ask("rest/v1/rpc/ambara_edit_rates"), edits_compared(ask("rest/v1/rpc/ambara_edits_compared"))
-    except ConfigurationError:  # it was migrated before it measured corrections
+    except AmbaraError:  # it was migrated before it measured corrections, or is too busy: all the rest is shown
         return None
     if compared is None:
         return {"live": _fact(live["id"], edited(rates, live["id"])), "before": None, "verdict": None}
