@@ -38,11 +38,11 @@ def compare(
 
     Raises `CandidateFailedError` if the candidate does not load, fails on the clips, or computes what is no number;
     `ModelError` if that is so of the live model (it is loaded first, so what ails the machine is not blamed on the
-    candidate), or if the clips hold no word; `ClipError` if a clip cannot be read; `StoppedError`; and the device's own
+    candidate); `ClipError` if a clip cannot be read, or if the clips hold no word; `StoppedError`; and the device's own
     error when its memory runs out.
     """
     if not any(normalise(clip.text) for clip in clips):
-        raise ModelError("There is no held-out clip to judge by: correct some clips of another recording.")
+        raise ClipError("There is no held-out clip to judge by: correct some clips of another recording.", "data")
     steady, swelling = noise.steady(), noise.swelling()
     sounds: list[Callable[[], Waveform]] = [clip.load for clip in (*clips, *anchor)]
     sounds += [partial(_itself, wave) for wave in (*steady, *swelling)]
