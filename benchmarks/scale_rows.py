@@ -97,6 +97,12 @@ insert into training_runs (version_id, status, ended_at) select id, 'finished', 
 insert into training_samples (run_id, clip_id, text_md5, side)
 select t.id, m.id, md5({_DRAFT} || ' as said'), case when m.r % 200 % 5 = 0 then 'held-out' else 'train' end
 from made m, training_runs t where kind in ('corrected', 'recorded') and h % 20 > 0;
+insert into draft_edits
+  (clip_id, version_id, draft_id, text_md5, recording, corrected_at, words, characters, word_edits, character_edits)
+select e.clip_id, e.version_id, e.draft_id, md5(e.words), e.recording, e.corrected_at, 20, 100, 2, 8
+from ambara_edited() e join made m on m.id = e.clip_id where m.h % 20 > 0;
+insert into correction_queue (clip_id, learn, measure)
+select m.id, true, true from made m where kind in ('corrected', 'recorded') and h % 20 = 0;
 
 insert into draft_queue (clip_id, priority, created_at, drafted, quiet_seq)
 select w.clip_id, w.priority, w.created_at, w.drafted, w.quiet_seq from ambara_queueable() w;
@@ -117,7 +123,8 @@ def generate(db: Db, clips: int, new: float = 0.05) -> None:
         db.execute("set local session_replication_role = replica")
         db.execute(_MADE.format(clips=clips, new=new, per_run=per_run, runs=clips // per_run + 1).encode())
         db.execute(_INSERTED.encode())
-    db.execute("vacuum (analyze) clips, draft_queue, draft_state, drafts, training_samples, runs, model_versions")
+    tables = "clips, draft_queue, draft_state, drafts, training_samples, draft_edits, correction_queue, runs"
+    db.execute(f"vacuum (analyze) {tables}, model_versions".encode())
 
 
 def database(db_url: str, name: str) -> str:

@@ -62,7 +62,12 @@ STATEMENTS = {
     "forget 200 drafts": Statement("select ambara_forget_drafts(30, null, 200)"),
     "samples, a page of 100": Statement("select * from ambara_samples((select max(id) from training_runs), null, 100)"),
     "export, a page": Statement("select * from ambara_exportable(array(select run_id from chosen), null, 500)", _RUN),
-    "training (each sweep)": Statement("select ambara_training()", counts_all=True),
+    "training (each sweep)": Statement("select ambara_training()"),
+    "what is not measured": Statement("select ambara_unmeasured(null, 200)"),
+    "settle corrections": Statement("select ambara_settle_corrections('clips', null, 500)"),
+    "walk past 2,000 clips": Statement(
+        "select ambara_mend_clips('clips', (select id from clips order by id limit 1), 2000)"
+    ),
     "recordings": Statement("select ambara_recordings()", counts_all=True),
     "status": Statement("select ambara_status()", counts_all=True),
     "people: open a run": Statement(
@@ -101,7 +106,7 @@ select coalesce(sum(seq_scan) filter (where relname <> 'runs'), 0),
 from pg_stat_xact_user_tables
 where schemaname = 'public' and relname = any (%s)
 """
-LARGE = ("clips", "runs", "draft_queue", "draft_state", "drafts", "training_samples")
+LARGE = ("clips", "runs", "draft_queue", "draft_state", "drafts", "training_samples", "draft_edits")
 """Tables that grow with the dataset; `runs` so slowly that to read all of it may be the best plan."""
 
 

@@ -21,11 +21,13 @@ from daemon.database import MIGRATE, UNREADABLE, Database, not_supabase, transla
 from daemon.errors import ConfigurationError, TemporaryError
 from daemon.ports import Claim, Drafted, Failed, ModelVersion, Outcome
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """What this code needs `ambara_schema_version()` to be, at least."""
 
 MENDED_CLIPS = 10_000
 """Clips that one call of `mend_queue` takes in at most: about a second for the database."""
+WALKED_CLIPS = 2_000
+"""Clips that one call of `mend_clips` looks at."""
 GIVEN_BACK_CLIPS = 500
 """Clips that one call of `give_back_priorities` writes at most: people may want them meanwhile."""
 
@@ -175,6 +177,12 @@ class ClipStore:
     async def mend_queue(self) -> int:
         """Have the queue take in clips that it has missed, for triggers can be switched off. Returns how many."""
         return await self._database.call("ambara_mend_queue", {"p_limit": MENDED_CLIPS}, int)
+
+    async def mend_clips(self, bucket: str, after: str | None) -> tuple[int, str | None]:
+        """Put right what the queues say of the next clips behind `after`. Returns how often it was wrong, and the clip
+        to go on behind."""
+        page = {"p_bucket": bucket, "p_after": after, "p_limit": WALKED_CLIPS}
+        return await self._database.call("ambara_mend_clips", page, lambda a: (int(a["wrong"]), a["after"]))
 
     async def give_back_priorities(self) -> int:
         """Give some clips back the priority that they had before a draft set it, unless somebody has changed it since.

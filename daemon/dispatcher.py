@@ -38,6 +38,11 @@ ROUND_S = 60.0
 COUNT_S = 240.0
 """What a count of what there is to learn may take: as long as the client waits for its questions, and a minute."""
 
+COUNT_SHARE = 0.05
+"""Of the time, spent with counting, at most: where nobody trains, all corrections are new and take seconds."""
+COUNT_PAUSE_S = 30.0
+"""Nobody waits longer for the next count: a candidate may be waiting for its judge."""
+
 
 class Dispatcher:
     """Asks the same questions again whenever somebody rings. `policy` may be changed between two rounds."""
@@ -116,7 +121,7 @@ class Dispatcher:
             else:
                 self._decide(events, snapshot)
             self._counting = None
-            await asyncio.sleep(time.monotonic() - began)  # as below
+            await asyncio.sleep(min((time.monotonic() - began) / COUNT_SHARE, COUNT_PAUSE_S))
 
     def _decide(self, events: Iterable[Event], snapshot: Snapshot) -> None:
         for command in handle(list(events), snapshot, self.policy):

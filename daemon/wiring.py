@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
@@ -170,12 +171,14 @@ class Parts:
             await self._canary()
 
     async def mend(self) -> None:
-        """Find clips that the database's queue has missed, and give back priorities that were set while
+        """Put right what the database's queues say wrongly, and give back priorities that were set while
         ``useful_first`` was on. Until the database answers again, there is the next time."""
         with suppress(AmbaraError):
             while found := await self._store.mend_queue():
                 log.warning("clips that the queue had missed", clips=found)
                 self.ring(SweepDue())
+        with suppress(AmbaraError):
+            await self._walk()
         if self._store.useful_first:
             return
         given = 0
@@ -184,6 +187,19 @@ class Parts:
                 given += some
         if given:
             log.info("priorities given back", clips=given)
+
+    async def _walk(self) -> None:
+        """Past every clip: a fifth of the time at most, for there is no hurry, and other daemons walk as well."""
+        after: str | None = None
+        while True:
+            began = time.monotonic()
+            found, after = await self._store.mend_clips(self._settings.supabase.bucket, after)
+            if found:
+                log.warning("clips of which a queue was wrong", clips=found)
+                self.ring(SweepDue())
+            if after is None:
+                return
+            await asyncio.sleep(4 * (time.monotonic() - began))
 
     async def measure(self) -> None:
         """Compare corrections with the drafts that people had before them."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from corrections import decide
+from corrections import add_corrected, add_run, decide
 from plain_counts import Database, counted, plainly
 from scripted_editor import Editor
 from supabase import AsyncClient, acreate_client
@@ -163,7 +163,8 @@ async def test_every_state_of_a_clip(editor: Editor, store: ClipStore, ledger: L
 async def test_what_the_queue_does_not_know(editor: Editor, store: ClipStore, db: Database) -> None:
     """A run that is to be read aloud now, a chapter that came later, clips that came while the trigger was off."""
     version, _ = await store.register("base", "f" * 64, {}, go_live=True)
-    run = await editor.sync_extraction([{"file_name": f"chunks/{i}.wav"} for i in range(4)])
+    rows = [{"file_name": f"chunks/{i}.wav", "draft_transcription": None} for i in range(4)]
+    run = await editor.sync_extraction(rows)
     other = await editor.sync_extraction([{"file_name": f"clips/{i}.wav"} for i in range(6)], label="other")
     for_both = await store.claim(version, 7, LEASE_S)
     await store.submit(version, [heard(each) for each in for_both[:4]])
@@ -204,13 +205,16 @@ async def test_what_there_is_to_learn(editor: Editor, ledger: Ledger, store: Cli
     begun = await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=LEASE_S, settings={})
     assert begun is not None
     assert counted(db)["new_corrections"]["clips"] == 2
+    assert await queued(ledger, db) == 2
     await ledger.progress(begun, {"phase": "training", "step": 1}, LEASE_S)
     counted(db)
     await ledger.fail(begun, "out of memory", {})
     assert counted(db)["training"]["failure"]["message"] == "out of memory"
     await editor.save(clips[0], "other words")
     counted(db)
+    # Audio alone tells nobody of itself.
     await editor.upload(run, clips[3]["file_name"], WAV * 2)
+    assert await store.mend_clips("clips", None) == (1, None)
     counted(db)
     await editor.scripts.storage.from_("clips").remove([f"{run}/{clips[3]['file_name']}"])
     counted(db)
@@ -225,6 +229,61 @@ async def test_what_there_is_to_learn(editor: Editor, ledger: Ledger, store: Cli
     assert begun is not None
     await ledger.finish(begun, "trained", "c" * 64, {})
     assert counted(db)["candidate"]["name"] == "trained"
+    left = await queued(ledger, db)
+    assert counted(db)["new_corrections"]["clips"] <= left < 7
+    assert await store.mend_clips("clips", None) == (0, None)
+
+
+async def queued(ledger: Ledger, db: Database) -> int:
+    """How many corrections are in their queue once what is done was taken out; nothing is counted otherwise."""
+    before = counted(db)
+    await ledger.edits.settle()
+    after = counted(db)
+    assert {**after, "now": None} == {**before, "now": None}
+    return int(scalar(db, "select count(*) from correction_queue"))
+
+
+async def test_what_a_person_changes_at_this_moment_stays_in_the_queue(
+    editor: Editor, ledger: Ledger, db: Database, clean_stack: Any
+) -> None:
+    """What was learned is about to be taken out of it: nobody waits, and nothing is lost."""
+    run = await editor.sync_extraction([{"file_name": f"clips/{i}.wav", "duration_sec": 6} for i in range(4)])
+    clips = await editor.clips(run)
+    for each in clips:
+        await editor.save(each, "spoken words")
+    decide(db, **{"tape.mp3": "train"})
+    assert await ledger.begin(bar_clips=1, bar_minutes=0.0, lease_s=LEASE_S, settings={}) is not None
+    with psycopg.connect(clean_stack.db_url) as person:
+        person.execute("update clips set corrected_transcription = 'other words' where id = %s", [clips[0]["id"]])
+        assert await queued(ledger, db) == 1
+    assert counted(db)["new_corrections"]["clips"] == 1
+    assert await queued(ledger, db) == 1
+    await editor.save(clips[1], "better words")
+    assert counted(db)["new_corrections"]["clips"] == 2
+    # Restored without triggers, more of them than one page.
+    with db.transaction():
+        db.execute("set local session_replication_role = replica")
+        db.execute("delete from correction_queue")
+    assert scalar(db, "select ambara_training() -> 'new_clips'") == 0
+    after, found = None, 0
+    while True:
+        told = scalar(db, "select ambara_mend_clips('clips', %s, 1)", after)
+        found, after = found + told["wrong"], told["after"]
+        if after is None:
+            break
+    assert found == 2
+    assert counted(db)["new_corrections"]["clips"] == 2
+
+
+async def test_many_recordings(db: Database) -> None:
+    """They are counted one after the other."""
+    run = add_run(db)
+    for number in range(12):
+        add_corrected(db, run, 2, recording=f"tape {number}" if number else "")
+    add_corrected(db, run, words=" ", recording="nothing said")
+    decide(db, **{f"tape {number}": "held_out" for number in range(3, 6)})
+    assert counted(db)["training"]["recordings"] == 12
+    assert scalar(db, "select count(*) from ambara_recorded(5)") == 5
 
 
 def test_a_database_without_the_later_columns(blank_database: str) -> None:

@@ -79,8 +79,8 @@ async def test_the_queues_index(blank_database: str, settings: Settings) -> None
             assert facts.queue(patient) == "draft_queue follows clips"
 
 
-async def test_a_queue_that_was_deaf_is_made_anew(clean_stack: LocalStack, settings: Settings) -> None:
-    """What came meanwhile is in it, and what was written over meanwhile wants a draft again."""
+async def test_a_queue_that_was_deaf_is_put_right(clean_stack: LocalStack, settings: Settings) -> None:
+    """By a daemon: what came meanwhile is in it, and what was written over meanwhile wants a draft again."""
     with mended(clean_stack) as db:
         run = "00000000-0000-4000-8000-000000000001"
         insert_clips(db, run, ["clips/0.wav", "clips/1.wav"])
@@ -96,6 +96,7 @@ async def test_a_queue_that_was_deaf_is_made_anew(clean_stack: LocalStack, setti
         db.execute("update clips set draft_transcription = 'stock again' where file_name = 'clips/1.wav'")
         assert db.execute(ready.encode()).fetchone() == (0,)
         db.execute(faults(await look(settings))["queue"].encode())
+        assert db.execute(b"select ambara_mend_clips('clips', null, 9) -> 'wrong'").fetchone() == (2,)
         assert db.execute(ready.encode()).fetchone() == (2,)
 
 

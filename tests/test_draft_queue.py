@@ -11,6 +11,7 @@ import pytest
 from supabase import AsyncClient
 from witness import Database, insert_clips, scalar
 
+from daemon import clips
 from daemon.asr.transcriber import Draft
 from daemon.clips import ClipStore
 from daemon.ports import Claim, Drafted, Failed, Retry
@@ -128,6 +129,44 @@ async def test_what_it_missed_is_found(
     assert await store.mend_queue() == 1
     assert await store.mend_queue() == 0
     assert [name.rpartition("/")[2] for name in names(await store.claim(version, 100, 60))] == ["late.wav"]
+
+
+@pytest.mark.parametrize("page", [1, 2, 100])
+async def test_what_it_says_wrongly_is_put_right(
+    page: int, store: ClipStore, version: int, three: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips that were changed while it did not hear of it. Failures are as they were, and a time that has come."""
+    monkeypatch.setattr(clips, "WALKED_CLIPS", page)
+    insert_clips(three, RUN, ["clips/4.wav", "clips/5.wav", "clips/6.wav"])
+    claims = sorted(await store.claim(version, 100, 60), key=lambda claim: claim.file_name)
+    await store.submit(version, [Drafted(claim, Draft("heard", confidence=-0.2)) for claim in claims[:4]])
+    await store.fail([Failed(claim, Retry.LATER, "audio-missing", "no audio") for claim in claims[4:]])
+    three.execute("update draft_state set retry_at = now() where clip_id = %s", [claims[5].clip_id])
+    before = three.execute(ROWS).fetchall()
+    assert await walked(store) == 0
+    assert three.execute(ROWS).fetchall() == before
+    with three.transaction():
+        three.execute("set local session_replication_role = replica")
+        three.execute("update clips set draft_transcription = 'stock', updated_at = now() where file_name ~ '1.wav'")
+        three.execute("update clips set priority = 5 where file_name ~ '2.wav'")
+        three.execute("update clips set updated_at = now() where file_name ~ '3.wav'")
+        three.execute("insert into clips (run_id, file_name) values (%s, 'clips/late.wav')", [RUN])
+    assert await store.mend_queue() == 1
+    assert names(await store.claim(version, 100, 60)) == ["clips/6.wav", "clips/late.wav"]
+    await store.release()
+    assert await walked(store) == 2
+    assert await walked(store) == 0
+    assert three.execute(ROWS).fetchall()[1] == ("clips/2.wav", 5.0, True, True)
+    assert names(await store.claim(version, 100, 60)) == ["clips/1.wav", "clips/6.wav", "clips/late.wav"]
+
+
+async def walked(store: ClipStore) -> int:
+    """What a walk over all clips has put right."""
+    total, after = await store.mend_clips("clips", None)
+    while after is not None:
+        found, after = await store.mend_clips("clips", after)
+        total += found
+    return total
 
 
 async def test_what_is_being_changed_is_mended_later(

@@ -13,6 +13,7 @@ import pytest
 from postgrest.exceptions import APIError
 from scripted_editor import Editor, Row
 from supabase import AsyncClient
+from witness import scalar
 
 from daemon.asr.transcriber import Draft
 from daemon.clips import ClipStore
@@ -87,6 +88,29 @@ async def test_pieces_of_a_chapter_are_safe_before_the_chapter_is_marked(
     chapter = await editor.ingest_chapter("In the beginning")
     await editor.insert_pieces(chapter, ["In the", "beginning"])
     assert await claim_all(store, version) == []
+
+
+async def test_pieces_of_a_chapter_are_safe_when_it_is_gone(
+    editor: Editor, store: ClipStore, version: int, db: Database
+) -> None:
+    """Their text is a person's and stays. Clips of that name without a text are drafted, and so again."""
+    chapter = await editor.ingest_chapter("In the beginning")
+    pieces = await editor.insert_pieces(chapter, ["In the", "beginning"])
+    db.execute("delete from clips where paragraphs is not null")
+    empty = [{"file_name": f"chunks/{text}.wav", "draft_transcription": text} for text in (None, "", " ")]
+    for row in empty:
+        await editor.sync_extraction([row])
+    assert scalar(db, "select ambara_status()")["held"]["person_text"] == 2
+    claims = await claim_all(store, version)
+    assert {claim.file_name for claim in claims} == {row["file_name"] for row in empty}
+    await store.submit(version, [drafted(claim) for claim in claims])
+    newer, _ = await store.register("other", "e" * 64, {}, go_live=True)
+    again = await claim_all(store, newer)
+    assert {claim.clip_id for claim in again} == {claim.clip_id for claim in claims}
+    await store.submit(newer, [drafted(claim, "better") for claim in again])
+    texts = dict(db.execute("select file_name, draft_transcription from clips").fetchall())
+    assert [texts[piece["file_name"]] for piece in pieces] == ["In the", "beginning"]
+    assert {texts[row["file_name"]] for row in empty} == {"better"}
 
 
 async def test_claims_come_in_the_editors_order(editor: Editor, store: ClipStore, version: int) -> None:

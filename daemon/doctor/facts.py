@@ -17,8 +17,7 @@ READ = (*PEOPLES, "ambara_daemons")
 """What the daemon reads by itself under a role of its own."""
 TRIGGERS = {"ambara_clips_came": "clips that come", "ambara_clips_changed": "clips that are changed"}
 """By which the queue follows `clips`, and what it hears of by each."""
-ANEW = "delete from public.draft_queue; select public.ambara_mend_queue(2147483647);"
-"""Makes the queue anew: what was missed and what was changed meanwhile. A minute at a million clips."""
+MEANWHILE = "-- What came meanwhile is found by a daemon when it starts, and every half hour."
 RESTRICT = "select public.ambara_restrict(); grant execute on function public.ambara_whoami() to anon, authenticated;"
 PEOPLE_MAY = """\
 create policy "Signed-in people read {0}" on public.{0} for select to authenticated using (true);
@@ -77,8 +76,9 @@ def queue(patient: Patient) -> str:
     if missing:
         raise Fault(f"clips has not the trigger {' and '.join(missing)}: {_unheard(missing)}", patient.migrate())
     if off := [name for name in TRIGGERS if not triggers[name]]:
-        enable = "\n".join(f"alter table public.clips enable trigger {name};" for name in off)
-        raise Fault(f"the trigger {' and '.join(off)} on clips is switched off: {_unheard(off)}", f"{enable}\n{ANEW}")
+        enable = [f"alter table public.clips enable trigger {name};" for name in off]
+        named = f"the trigger {' and '.join(off)} on clips is switched off"
+        raise Fault(f"{named}: {_unheard(off)}", "\n".join([*enable, MEANWHILE]))
     if not patient.facts["queue_order"]:
         raise Fault("draft_queue has not the index draft_queue_order: each claim reads all of it", patient.migrate())
     return "draft_queue follows clips"

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 PAGE = 200
 """Corrections at once: texts of half a minute, twice."""
+SETTLED = 500
+"""Corrections that are taken out of the queue at once: people may want to change them meanwhile."""
 
 
 class EditBook:
@@ -27,14 +29,17 @@ class EditBook:
     Methods raise `TemporaryError` when the database is away and `ConfigurationError` when it refuses.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bucket: str = "clips") -> None:
         self._database = database
+        self._bucket = bucket
 
     async def turn(self) -> None:
-        """Measure what is not measured yet. Raises nothing: the next turn comes."""
+        """Measure what is not measured yet, and take out of the queue what is done. Raises nothing: the next turn
+        comes."""
         try:
             if found := await self.measure():
                 log.info("corrections measured", clips=found)
+            await self.settle()
         except AmbaraError as error:
             log.warning("cannot measure corrections", reason=error.reason, error=str(error))
 
@@ -52,6 +57,15 @@ class EditBook:
             if len(found) < PAGE:
                 return total
 
+    async def settle(self) -> None:
+        """Take out of the queue of corrections what was measured, and what was learned since the latest run began."""
+        after: str | None = None
+        while True:
+            page = {"p_bucket": self._bucket, "p_after": after, "p_limit": SETTLED}
+            after = await self._database.call("ambara_settle_corrections", page, _clip_or_none)
+            if after is None:
+                return
+
     async def rates(self) -> list[dict[str, Any]]:
         """By version and week: ``version``, ``week`` (its Monday), ``clips``, ``unchanged``, ``words``, ``word_edits``,
         ``characters``, ``character_edits``."""
@@ -61,6 +75,10 @@ class EditBook:
         """The live version beside the one before, and that one's kind; None where there was none. `here` is False: only
         the host knows."""
         return await self._database.call("ambara_edits_compared", {}, edits_compared)
+
+
+def _clip_or_none(found: str | None) -> str | None:
+    return found
 
 
 def _measured(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Ledger:
         self._database = database
         self._bucket = bucket
         self.worker = worker
-        self.edits = EditBook(database)
+        self.edits = EditBook(database, bucket)
 
     async def observe(self) -> tuple[Training, Candidate | None]:
         """Count what there is to learn from. The candidate's `here` is always False: only the host knows."""
