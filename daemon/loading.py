@@ -83,12 +83,16 @@ class Loader:
         """Whether one is waiting that is not long, as far as is known."""
         return any(seconds <= self._settings.batch_seconds for seconds in self._planned())
 
-    async def load(self) -> Loaded:
-        """Read the batch that is next: the first ones first, long ones last. Something must be waiting."""
+    async def load(self, share: int = 1) -> Loaded:
+        """Read the batch that is next: the first ones first, long ones last. Something must be waiting.
+
+        `share`: of more than a batch, so small a part of one.
+        """
         s = self._settings
         claims = list(self._waiting.values())
         planned = self._planned()
-        first, *_ = plan_batches(planned, max_clips=s.batch_clips, max_padded=s.batch_seconds)
+        most = s.batch_clips if len(claims) <= s.batch_clips else max(1, s.batch_clips // share)
+        first, *_ = plan_batches(planned, max_clips=most, max_padded=s.batch_seconds)
         is_long = planned[first[0]] > s.batch_seconds
         room = _Room(TOLERANCE * s.batch_seconds - sum(planned[i] for i in first), unlimited=is_long)
         places = asyncio.Semaphore(s.fetches)

@@ -119,6 +119,9 @@ class PipelineSettings:
     """Sizes of one turn of drafting."""
 
     batch_clips: int = 16
+    first_share: int = 4
+    """Of a queue longer than a batch, the first batch is so small a part of one, the next one twice that, and so on:
+    the device waits for its audio, and after another version went live, so do people."""
     batch_seconds: float = 240.0
     """Padded seconds of audio in one batch."""
     claim_clips: int = 64

@@ -107,7 +107,7 @@ class Turn:
             await decoded.acquire()
             if not await self._refill(may_claim=batches is None or planned < batches, after_long=after_long):
                 break
-            loaded = await self.waiting.load()
+            loaded = await self.waiting.load(max(1, self.settings.first_share >> planned))
             planned += 1
             self.away = loaded.away
             await self.writer.note(loaded.failures)

@@ -30,7 +30,7 @@ from daemon.ports import Claim, PipelineSettings, Request, Tally
 RUN = "00000000-0000-4000-8000-000000000001"
 OTHER_RUN = "00000000-0000-4000-8000-000000000002"
 CLIPS = 12
-SETTINGS = PipelineSettings(batch_clips=4, claim_clips=8)
+SETTINGS = PipelineSettings(first_share=1, batch_clips=4, claim_clips=8)
 GUARD_S = 30.0
 
 
@@ -135,6 +135,20 @@ async def test_everything_is_drafted_in_order_and_nothing_is_held(
     assert claimed(db) == 0
 
 
+async def test_a_long_queue_begins_with_small_batches(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str]
+) -> None:
+    """So that the first draft comes soon; what fits into one batch is one."""
+    pipeline = Pipeline(store, reader.read, ears, PipelineSettings(batch_clips=4, claim_clips=CLIPS))
+    assert await pipeline.turn(Request(version)) == Tally(written=CLIPS)
+    assert ears.batches == [[0], [1, 2], [3, 4, 5, 6], [7, 8, 9, 10], [11]]
+    ears.batches.clear()
+    pipeline = Pipeline(store, reader.read, ears, PipelineSettings(batch_clips=CLIPS))
+    await store.register("other", "e" * 64, {}, go_live=True)
+    assert await pipeline.turn(Request(version + 1)) == Tally(written=CLIPS)
+    assert ears.batches == [list(range(CLIPS))]
+
+
 async def test_a_turn_ends_after_so_many_batches(
     pipeline: Pipeline, ears: Ears, version: int, clips: list[str], db: Database
 ) -> None:
@@ -204,7 +218,7 @@ async def test_no_more_than_two_batches_wait_to_be_written_beside_the_one_on_the
     clips: list[str],
     holder: psycopg.Connection[Any],
 ) -> None:
-    pipeline = Pipeline(store, reader.read, ears, PipelineSettings(batch_clips=2, claim_clips=CLIPS))
+    pipeline = Pipeline(store, reader.read, ears, PipelineSettings(first_share=1, batch_clips=2, claim_clips=CLIPS))
     async with asyncio.timeout(GUARD_S), asyncio.TaskGroup() as tasks:
         turn = tasks.create_task(pipeline.turn(Request(version)))
         await until(lambda: len(ears.batches) >= 3, "three batches heard")
@@ -288,7 +302,7 @@ async def test_more_is_claimed_in_a_backlog_and_before_all_is_read(
 ) -> None:
     store = Asked(supabase_client, "mine")
     store.limits = []
-    settings = PipelineSettings(batch_clips=2, claim_clips=4)
+    settings = PipelineSettings(first_share=1, batch_clips=2, claim_clips=4)
     assert await Pipeline(store, reader.read, ears, settings).turn(Request(version)) == Tally(written=CLIPS)
     assert store.limits == [4, 14, 4], "a few; up to four times as many, because those did not empty the queue; the end"
 
@@ -327,7 +341,7 @@ def looking(supabase_client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Lo
     return Looking(supabase_client, "mine")
 
 
-ALL_AT_ONCE = PipelineSettings(batch_clips=2, claim_clips=100)
+ALL_AT_ONCE = PipelineSettings(first_share=1, batch_clips=2, claim_clips=100)
 """So many are claimed at first that nothing else finds those that come."""
 
 
@@ -474,7 +488,7 @@ async def test_a_turn_that_is_cancelled_gives_back_what_has_just_come(
 
 LONG = 350
 """The number of a clip of 4 s."""
-LONG_SETTINGS = PipelineSettings(batch_clips=4, claim_clips=64, batch_seconds=2.8)
+LONG_SETTINGS = PipelineSettings(first_share=1, batch_clips=4, claim_clips=64, batch_seconds=2.8)
 """A clip of 4 s exceeds what may be on the device at a time, four of the others do not."""
 
 
