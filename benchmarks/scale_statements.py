@@ -65,8 +65,8 @@ STATEMENTS = {
     "training (each sweep)": Statement("select ambara_training()"),
     "what is not measured": Statement("select ambara_unmeasured(null, 200)"),
     "settle corrections": Statement("select ambara_settle_corrections('clips', null, 500)"),
-    "walk past 2,000 clips": Statement(
-        "select ambara_mend_clips('clips', (select id from clips order by id limit 1), 2000)"
+    "walk past the last 2,000": Statement(
+        "select ambara_mend_clips('clips', (select id from clips order by id desc offset 2000 limit 1), 2000)"
     ),
     "recordings": Statement("select ambara_recordings()", counts_all=True),
     "status": Statement("select ambara_status()", counts_all=True),

@@ -39,9 +39,9 @@ COUNT_S = 240.0
 """What a count of what there is to learn may take: as long as the client waits for its questions, and a minute."""
 
 COUNT_SHARE = 0.05
-"""Of the time, spent with counting, at most: where nobody trains, all corrections are new and take seconds."""
+"""Of the time, spent with counting: where nobody trains, all corrections are new and take seconds ..."""
 COUNT_PAUSE_S = 30.0
-"""Nobody waits longer for the next count: a candidate may be waiting for its judge."""
+"""... but nobody waits longer for the next count: a candidate may be waiting for its judge."""
 
 
 class Dispatcher:

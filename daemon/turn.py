@@ -107,9 +107,11 @@ class Turn:
             await decoded.acquire()
             if not await self._refill(may_claim=batches is None or planned < batches, after_long=after_long):
                 break
-            loaded = await self.waiting.load(max(1, self.settings.first_share >> planned))
+            share = max(1, self.settings.first_share >> planned)
+            loaded = await self.waiting.load(share)
             planned += 1
-            self.away = loaded.away
+            # A few alone tell nothing of the storage.
+            self.away = loaded.away if share == 1 or not self.waiting else None
             await self.writer.note(loaded.failures)
             if self.away:
                 break  # what was read before is drafted all the same

@@ -58,6 +58,8 @@ class Parts:
         self._drafter = drafter
         self._pulse = pulse
         self._ready = False
+        self._walked: str | None = None
+        """The clip behind which the walk past all clips goes on."""
         self._blocked: str | None = None
         self.loop = loop
         self._seen: Snapshot | None = None
@@ -189,15 +191,15 @@ class Parts:
             log.info("priorities given back", clips=given)
 
     async def _walk(self) -> None:
-        """Past every clip: a fifth of the time at most, for there is no hurry, and other daemons walk as well."""
-        after: str | None = None
+        """Past every clip: a fifth of the time at most, for there is no hurry, and other daemons walk as well. It begins
+        where the database went away the last time, if it did."""
         while True:
             began = time.monotonic()
-            found, after = await self._store.mend_clips(self._settings.supabase.bucket, after)
+            found, self._walked = await self._store.mend_clips(self._settings.supabase.bucket, self._walked)
             if found:
-                log.warning("clips of which a queue was wrong", clips=found)
+                log.info("the queues were put right", clips=found)
                 self.ring(SweepDue())
-            if after is None:
+            if self._walked is None:
                 return
             await asyncio.sleep(4 * (time.monotonic() - began))
 

@@ -281,8 +281,10 @@ async def test_many_recordings(db: Database) -> None:
     for number in range(12):
         add_corrected(db, run, 2, recording=f"tape {number}" if number else "")
     add_corrected(db, run, words=" ", recording="nothing said")
+    long = scalar(db, "select string_agg(md5(n::text), '') from generate_series(1, 400) n")
+    add_corrected(db, run, recording=long)
     decide(db, **{f"tape {number}": "held_out" for number in range(3, 6)})
-    assert counted(db)["training"]["recordings"] == 12
+    assert counted(db)["training"]["recordings"] == 13
     assert scalar(db, "select count(*) from ambara_recorded(5)") == 5
 
 

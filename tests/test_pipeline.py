@@ -638,6 +638,21 @@ async def test_storage_that_is_away_ends_the_turn_after_one_batch(
     assert (claimed(db), ears.batches) == (0, [])
 
 
+async def test_a_few_clips_alone_do_not_tell_that_storage_is_away(
+    store: ClipStore, reader: AudioReader, ears: Ears, version: int, clips: list[str], db: Database
+) -> None:
+    """They may be all that a long queue begins with."""
+
+    async def read(run_id: str, file_name: str) -> Waveform:
+        if file_name == name(0):
+            raise TemporaryError("Storage fails with this one.", reason="storage-unavailable")
+        return await reader.read(run_id, file_name)
+
+    settings = PipelineSettings(batch_clips=4, claim_clips=CLIPS)
+    assert await Pipeline(store, read, ears, settings).turn(Request(version)) == Tally(written=CLIPS - 1, failed=1)
+    assert drafted_by_machine(db).keys() == set(clips[1:])
+
+
 async def test_while_storage_is_away_the_runs_of_directories_go_on(
     store: ClipStore, ears: Ears, version: int, clips: list[str], run: Path, db: Database
 ) -> None:

@@ -111,6 +111,10 @@ async def test_pieces_of_a_chapter_are_safe_when_it_is_gone(
     texts = dict(db.execute("select file_name, draft_transcription from clips").fetchall())
     assert [texts[piece["file_name"]] for piece in pieces] == ["In the", "beginning"]
     assert {texts[row["file_name"]] for row in empty} == {"better"}
+    first = scalar(db, "select min(id) from drafts where clip_id = %s", claims[0].clip_id)
+    assert scalar(db, "select ambara_restore('cli', %s, %s)", claims[0].clip_id, first)
+    assert await claim_all(store, newer) == []
+    assert scalar(db, "select count(*) from draft_queue") == len(empty)
 
 
 async def test_claims_come_in_the_editors_order(editor: Editor, store: ClipStore, version: int) -> None:

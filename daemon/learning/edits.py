@@ -34,12 +34,12 @@ class EditBook:
         self._bucket = bucket
 
     async def turn(self) -> None:
-        """Measure what is not measured yet, and take out of the queue what is done. Raises nothing: the next turn
+        """Take out of the queue what is done, and measure what is not measured yet. Raises nothing: the next turn
         comes."""
         try:
+            await self.settle()  # first: what cannot be measured is in nobody's way then
             if found := await self.measure():
                 log.info("corrections measured", clips=found)
-            await self.settle()
         except AmbaraError as error:
             log.warning("cannot measure corrections", reason=error.reason, error=str(error))
 

@@ -164,6 +164,50 @@ begin
 end
 $$;
 
+-- As before, and a piece that is given back its draft stays in the queue.
+create or replace function public.ambara_restore(p_worker text, p_clip uuid, p_draft bigint)
+returns boolean
+language plpgsql volatile
+as $$
+declare
+  live public.model_versions;
+  chosen public.drafts;
+  written_at timestamptz;
+begin
+  select * into chosen from public.drafts where id = p_draft and clip_id = p_clip;
+  if not found then
+    return false;
+  end if;
+  perform from public.clips c where c.id = p_clip for no key update skip locked;
+  if not found then
+    return false;
+  end if;
+  update public.clips c
+  set draft_transcription = chosen.text
+  from public.ambara_draftable() w
+  where c.id = p_clip and w.clip_id = c.id
+  returning c.updated_at into written_at;
+  if not found then
+    return false;
+  end if;
+  insert into public.drafts (clip_id, version_id, text, confidence, flags, worker)
+  values (p_clip, chosen.version_id, chosen.text, chosen.confidence, chosen.flags, p_worker);
+  live := public.ambara_live_version();
+  insert into public.draft_state as s (clip_id, version_id, settled_seq, drafted_at, text_md5, fence)
+  values (p_clip, chosen.version_id, live.live_seq, written_at, md5(chosen.text), nextval('public.ambara_fence'))
+  on conflict (clip_id) do update set
+    version_id = excluded.version_id, settled_seq = excluded.settled_seq, drafted_at = excluded.drafted_at,
+    text_md5 = excluded.text_md5, fence = excluded.fence, worker = null, lease_until = null, attempts = 0,
+    failed_seq = null, failed_row_at = null, retry_at = null, reason = null, message = null;
+  -- The trigger has seen the clip before this was known, and may have taken the text of a piece for a person's.
+  insert into public.draft_queue as q (clip_id, priority, created_at, drafted, quiet_seq)
+  select w.clip_id, w.priority, w.created_at, w.drafted, w.quiet_seq
+  from public.ambara_queueable() w where w.clip_id = p_clip
+  on conflict (clip_id) do update set quiet_seq = excluded.quiet_seq, drafted = excluded.drafted;
+  return true;
+end
+$$;
+
 select public.ambara_restrict();
 -- Says nothing but the caller's own role.
 grant execute on function public.ambara_whoami() to anon, authenticated;

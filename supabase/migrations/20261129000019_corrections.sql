@@ -2,6 +2,12 @@
 -- measured yet. At a million clips that was a processor's whole work for some daemons. Now what may be new stands in a
 -- table of its own, and what was looked at leaves it. What is counted is as before. Safe to run twice.
 
+-- One corrected clip after the other, for who walks over all of them; and one recording after the other. For the words of
+-- the second see `ambara_corrections`.
+create index if not exists ambara_clips_corrections on public.clips (id) where status = 'corrected';
+create index if not exists ambara_clips_recordings on public.clips
+  (md5(coalesce(nullif(btrim(source_file), ''), run_id::text))) where status = 'corrected';
+
 -- One row for each correction that a run may have to learn, or whose edits may have to be measured. The trigger on `clips`
 -- keeps it. It may hold too much, and must not hold too little: what it offers is judged by `ambara_news` and
 -- `ambara_unmeasured`. Whoever writes a row here holds the clip's row in `clips`, as in `draft_queue`.
@@ -18,12 +24,6 @@ create index if not exists correction_queue_measure on public.correction_queue (
 alter table public.correction_queue enable row level security;
 revoke all on public.correction_queue from public, anon, authenticated;
 grant select, insert, update, delete on public.correction_queue to service_role;
-
--- One corrected clip after the other, for who walks over all of them; and one recording after the other. For the words of
--- the second see `ambara_corrections`.
-create index if not exists ambara_clips_corrections on public.clips (id) where status = 'corrected';
-create index if not exists ambara_clips_recordings on public.clips
-  ((coalesce(nullif(btrim(source_file), ''), run_id::text))) where status = 'corrected';
 
 -- `ambara_audio_tags` of a few.
 create or replace function public.ambara_audio_tags_of(p_bucket text, p_names text[])
@@ -67,27 +67,31 @@ begin
 end
 $$;
 
--- The first p_limit recordings with something to learn: the index is skipped through from one to the next.
+-- The first p_limit recordings with something to learn, by their hash, for a name may be longer than an index takes: it is
+-- skipped through from one to the next.
 create or replace function public.ambara_recorded(p_limit integer)
-returns table (recording text)
+returns table (recording text, side text)
 language sql stable
 as $$
   with recursive each_one as (
     (
-      select coalesce(nullif(btrim(c.source_file), ''), c.run_id::text) as recording
+      select md5(coalesce(nullif(btrim(c.source_file), ''), c.run_id::text)) as hash
       from public.clips c where c.status = 'corrected' order by 1 limit 1
     )
     union all
-    select n.recording
+    select n.hash
     from each_one e cross join lateral (
-      select coalesce(nullif(btrim(c.source_file), ''), c.run_id::text) as recording
+      select md5(coalesce(nullif(btrim(c.source_file), ''), c.run_id::text)) as hash
       from public.clips c
-      where c.status = 'corrected' and coalesce(nullif(btrim(c.source_file), ''), c.run_id::text) > e.recording
+      where c.status = 'corrected' and md5(coalesce(nullif(btrim(c.source_file), ''), c.run_id::text)) > e.hash
       order by 1 limit 1
     ) as n
   )
-  select e.recording from each_one e
-  where exists (select from public.ambara_learnable() k where k.recording = e.recording offset 0)
+  select k.recording, k.side
+  from each_one e
+  cross join lateral (
+    select l.recording, l.side from public.ambara_learnable() l where md5(l.recording) = e.hash limit 1
+  ) as k
   limit p_limit
 $$;
 
@@ -103,8 +107,8 @@ as $$
     from public.ambara_news(p_bucket, array(select q.clip_id from public.correction_queue q where q.learn)) n
   ),
   recorded as (
-    select count(*) as recordings, count(*) filter (where r.side = 'held-out') as held_out
-    from public.ambara_recorded(1000) as k left join public.training_recordings r on r.recording = k.recording
+    select count(*) as recordings, count(*) filter (where k.side = 'held-out') as held_out
+    from public.ambara_recorded(1000) as k
   ),
   last as (select r.* from public.training_runs r where r.status <> 'active' order by r.id desc limit 1),
   attempted as (select r.* from public.training_runs r order by r.id desc limit 1)
@@ -184,7 +188,7 @@ as $$
     select u.*
     from (
       select q.clip_id from public.correction_queue q
-      where q.measure and (p_after is null or q.clip_id > p_after)
+      where q.measure and q.clip_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000')
     ) as q
     cross join lateral (select e.* from public.ambara_edited() e where e.clip_id = q.clip_id offset 0) as u
     order by q.clip_id limit p_limit
@@ -193,7 +197,7 @@ $$;
 
 -- Take out of the queue what was learned or measured: of the next p_limit rows behind p_after, those that are to be
 -- measured, or that came before the latest run began. Returns the clip to go on behind, or null at the end.
--- Two statements: the second sees what whoever held a clip until now has written.
+-- One statement after the other: those behind the lock see what whoever held a clip until then has written.
 create or replace function public.ambara_settle_corrections(p_bucket text, p_after uuid, p_limit integer)
 returns uuid
 language plpgsql volatile
@@ -205,24 +209,26 @@ declare
     from (
       (
         select q.clip_id from public.correction_queue q
-        where q.measure and (p_after is null or q.clip_id > p_after) order by q.clip_id limit p_limit
+        where q.measure and q.clip_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.clip_id limit p_limit
       )
       union
       (
         select q.clip_id from public.correction_queue q
-        where q.learn and q.since < latest and (p_after is null or q.clip_id > p_after) order by q.clip_id limit p_limit
+        where q.learn and q.since < latest and q.clip_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.clip_id limit p_limit
       )
     ) as w
     order by w.clip_id limit p_limit
   );
   held uuid[] := array(
-    select c.id from public.clips c where c.id = any (looked) order by c.id for no key update skip locked
+    select c.id from public.clips c where c.id = any (looked) for no key update skip locked
   );
+  fresh uuid[];
+  edited uuid[];
 begin
+  fresh := array(select n.clip_id from public.ambara_news(p_bucket, held) n);
+  edited := array(select e.clip_id from public.ambara_edited() e where e.clip_id = any (held));
   update public.correction_queue q
-  set learn = q.learn and exists (select from public.ambara_news(p_bucket, array[q.clip_id])),
-    measure = q.measure and exists (select from public.ambara_edited() e where e.clip_id = q.clip_id offset 0),
-    since = now()
+  set learn = q.learn and q.clip_id = any (fresh), measure = q.measure and q.clip_id = any (edited), since = now()
   where q.clip_id = any (held);
   delete from public.correction_queue q where q.clip_id = any (held) and not q.learn and not q.measure;
   return case when cardinality(looked) = p_limit then looked[p_limit] end;
@@ -272,14 +278,7 @@ exception when others then
 end
 $$;
 
--- Nothing waits for this: what people change meanwhile is found when the daemon starts.
-insert into public.correction_queue (clip_id, learn, measure)
-select t.clip_id, true, false from public.ambara_trainable('clips') t where t.is_new
-on conflict do nothing;
-insert into public.correction_queue (clip_id, learn, measure)
-select e.clip_id, false, true from public.ambara_edited() e
-on conflict (clip_id) do update set measure = true;
-analyze public.correction_queue;
+-- A daemon fills the table when it starts, with its walk past all clips: to do so here would keep people waiting.
 
 -- As before, with that table.
 create or replace function public.ambara_examine()

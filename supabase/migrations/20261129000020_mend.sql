@@ -18,7 +18,8 @@ as $$
 declare
   live bigint := (select v.live_seq from public.model_versions v where v.stage = 'live');
   walked uuid[] := array(
-    select c.id from public.clips c where p_after is null or c.id > p_after order by c.id limit p_limit
+    select c.id from public.clips c
+    where c.id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by c.id limit p_limit
   );
   wrong uuid[];
   drafts integer;
@@ -31,6 +32,7 @@ begin
     where w.clip_id = any (walked) and (
       q.clip_id is null
       or (q.priority, q.created_at, q.drafted) is distinct from (w.priority, w.created_at, w.drafted)
+      or (w.quiet_seq = live and q.quiet_seq <> live)
       or (
         q.quiet_seq = live and w.quiet_seq <> live
         and exists (select from public.ambara_waiting(live, null, null) n where n.clip_id = w.clip_id offset 0)
