@@ -191,8 +191,8 @@ class Parts:
             log.info("priorities given back", clips=given)
 
     async def _walk(self) -> None:
-        """Past every clip: a fifth of the time at most, for there is no hurry, and other daemons walk as well. It begins
-        where the database went away the last time, if it did."""
+        """Past every clip, from where the database went away the last time. A fifth of the time at most: there is no
+        hurry, and other daemons walk as well."""
         while True:
             began = time.monotonic()
             found, self._walked = await self._store.mend_clips(self._settings.supabase.bucket, self._walked)
