@@ -105,7 +105,7 @@ async def test_realtime_comes_and_goes(fault: Fault, scene: Scene) -> None:
     fault.observe(f"5 min scaled to about {resets} s")
     with scene.daemon(drafting=SELDOM) as daemon:
         await scene.live(daemon)
-        scene.insert(8)
+        scene.insert(40)  # full batches, as come after an interruption: their memory is kept
         await scene.drafted()
         before = Footprint.of(daemon.child.pid)
         most = met = 0

@@ -109,6 +109,8 @@ class People(RuleBasedStateMachine):
     def read_aloud(self) -> None:
         run = self.add_run("reading")
         self.readings.add(run)
+        # Where the run's type alone says that it is a person's text.
+        self.add(run, "texts", "psalm")
         self.add(run, "chunks", "psalm")
 
     @precondition(lambda self: self.clips)

@@ -164,7 +164,7 @@ class Person(Desk):
     def reading(self, _clip: str) -> str:
         """A run to be read aloud, whose id this returns; its first chunk is recorded."""
         run = self._insert_run(self._editor, "reading")
-        clips = self.insert(run, ["chunks/0000.wav", "chunks/0001.wav"], "psalm")
+        clips = self.insert(run, ["chunks/0000.wav", "texts/0001.wav"], "psalm")
         self._update(clips[0], {"corrected_transcription": "psalm", "status": "corrected", "duration_sec": 2.0})
         return run
 

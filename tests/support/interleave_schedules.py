@@ -170,7 +170,9 @@ def lost_to_itself(stage: Stage) -> list[str]:
 
 def becomes_a_piece(stage: Stage) -> list[str]:
     """Claimed as an extraction's clip, and before the draft a chapter comes to its run."""
-    held = stage.claim(stage.daemon, stage.person.sync(folder="chunks"))
+    run = stage.person.sync(folder="chunks")
+    stage.db.execute("update clips set draft_transcription = null where run_id = %s", [run])  # nobody's text
+    held = stage.claim(stage.daemon, run)
     stage.person.insert(held.run, ["chapters/late.wav"], "And God said", paragraphs=[{"text": "And God said"}])
     return stage.expect("dropped", stage.submit(held))
 
