@@ -32,11 +32,12 @@ end $$;
 create trigger storm after insert on public.training_samples for each row execute function storm.sampled();
 create trigger storm after insert or update on public.training_runs for each row execute function storm.ran();
 """
-_REMOVE = """
-drop trigger if exists storm on public.training_samples;
-drop trigger if exists storm on public.training_runs;
-drop schema if exists storm cascade;
-"""
+_REMOVE = (
+    "drop trigger if exists storm on public.training_samples",
+    "drop trigger if exists storm on public.training_runs",
+    "drop schema if exists storm cascade",
+)
+"""Each by itself: a daemon's last statement may hold one of these tables and want the other."""
 
 
 @contextmanager
@@ -46,7 +47,8 @@ def audited(db: Db) -> Iterator[None]:
     try:
         yield
     finally:
-        db.execute(_REMOVE.encode())
+        for statement in _REMOVE:
+            db.execute(statement.encode())
 
 
 def sampled(db: Db, after: int) -> list[tuple[int, set[tuple[str, str, str | None]]]]:
