@@ -20,13 +20,14 @@ Database = psycopg.Connection[Any]
 
 _INSTALL = Path(__file__).with_suffix(".sql")
 
-_REMOVE = """
-drop trigger if exists zz_audit_updating on public.clips;
-drop trigger if exists zz_audit_came on public.clips;
-drop trigger if exists zz_audit_claiming on public.draft_state;
-drop trigger if exists zz_audit_logging on public.drafts;
-drop schema if exists audit cascade;
-"""
+_REMOVE = (
+    "drop trigger if exists zz_audit_updating on public.clips",
+    "drop trigger if exists zz_audit_came on public.clips",
+    "drop trigger if exists zz_audit_claiming on public.draft_state",
+    "drop trigger if exists zz_audit_logging on public.drafts",
+    "drop schema if exists audit cascade",
+)
+"""Each by itself: a daemon's last statement may hold one of these tables and want another."""
 
 # An interleaving: somebody's statement reached a clip between its claim and the submission that was then judged, or
 # took the clip away. A claim that ended by itself, or was given back, is none.
@@ -78,8 +79,9 @@ def allow_priorities(db: Database) -> None:
 
 def remove(db: Database) -> None:
     """Stop watching, and forget."""
-    with db.transaction():
-        db.execute(_REMOVE.encode())
+    for statement in _REMOVE:
+        with db.transaction():
+            db.execute(statement.encode())
 
 
 def violations(db: Database) -> list[str]:
