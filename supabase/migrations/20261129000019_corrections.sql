@@ -25,7 +25,7 @@ alter table public.correction_queue enable row level security;
 revoke all on public.correction_queue from public, anon, authenticated;
 grant select, insert, update, delete on public.correction_queue to service_role;
 
--- `ambara_audio_tags` of a few.
+-- As `ambara_audio_tags` told it, of some names, or with null of all.
 create or replace function public.ambara_audio_tags_of(p_bucket text, p_names text[])
 returns table (name text, tag text)
 language plpgsql stable
@@ -34,12 +34,17 @@ begin
   return query execute
     'select o.name::text, coalesce('
     '  public.ambara_json(to_jsonb(o.metadata)) ->> ''eTag'', to_jsonb(o) ->> ''version'', to_jsonb(o) ->> ''updated_at'')'
-    ' from storage.objects o where o.bucket_id = $1 and o.name = any ($2)'
+    ' from storage.objects o where o.bucket_id = $1 and ($2 is null or o.name = any ($2))'
     using p_bucket, p_names;
 exception when others then
   return;
 end
 $$;
+
+create or replace function public.ambara_audio_tags(p_bucket text)
+returns table (name text, tag text)
+language sql stable
+as $$ select t.name, t.tag from public.ambara_audio_tags_of(p_bucket, null) t $$;
 
 -- Which of these clips are new, as `ambara_trainable` says it: may be learned, are not held out, and were in no run with
 -- these words and this audio. They are few beside all, so each is looked up.
@@ -204,17 +209,18 @@ language plpgsql volatile
 as $$
 declare
   latest timestamptz := (select max(r.created_at) from public.training_runs r);
+  behind uuid := coalesce(p_after, '00000000-0000-0000-0000-000000000000');
   looked uuid[] := array(
     select w.clip_id
     from (
       (
         select q.clip_id from public.correction_queue q
-        where q.measure and q.clip_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.clip_id limit p_limit
+        where q.measure and q.clip_id > behind order by q.clip_id limit p_limit
       )
       union
       (
         select q.clip_id from public.correction_queue q
-        where q.learn and q.since < latest and q.clip_id > coalesce(p_after, '00000000-0000-0000-0000-000000000000') order by q.clip_id limit p_limit
+        where q.learn and q.since < latest and q.clip_id > behind order by q.clip_id limit p_limit
       )
     ) as w
     order by w.clip_id limit p_limit
