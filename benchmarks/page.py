@@ -64,7 +64,9 @@ select 'trained-' || n, 'made ' || n, 'trained', 'retired', -n, now() - interval
   'better: word error rate 41.0 %% -> 30.0 %%', jsonb_build_object('comparison', %s::jsonb)
 from generate_series(1, %s) n;
 """
+# In place of what `generate` measured, which is of one version and of one day.
 EDITED = """
+delete from draft_edits;
 insert into draft_edits (clip_id, version_id, draft_id, text_md5, recording, corrected_at, words, characters,
   word_edits, character_edits)
 select distinct on (d.clip_id) d.clip_id, v.id, d.id, md5(c.corrected_transcription), c.source_file,
