@@ -5,6 +5,8 @@ The text of each error is one plain sentence for a person, with the remedy where
 
 from __future__ import annotations
 
+from daemon.asr.errors import of_the_machine, out_of_memory
+
 EXIT_CONFIGURATION = 78
 """sysexits.h EX_CONFIG: the service manager must not restart a daemon whose configuration is wrong."""
 
@@ -28,6 +30,16 @@ class PermanentError(AmbaraError):
 
 class ConfigurationError(AmbaraError):
     """A person has to change something first: the process ends with `EXIT_CONFIGURATION`."""
+
+
+def machine_trouble(error: BaseException) -> TemporaryError | None:
+    """What a model's failure says of the machine, where that is to blame: ``out-of-memory`` or ``machine``."""
+    if out_of_memory(error):
+        return TemporaryError("This machine has no memory left for the model.", reason="out-of-memory")
+    if of_the_machine(error):
+        what = getattr(error, "strerror", None) or type(error).__name__
+        return TemporaryError(f"This machine cannot open the model now ({what}).", reason="machine")
+    return None
 
 
 def first_error(group: BaseExceptionGroup[AmbaraError]) -> AmbaraError:

@@ -15,7 +15,7 @@ from daemon.audio import AudioReader, BucketAudio, FirstOf, FolderAudio
 from daemon.clips import ClipStore
 from daemon.config import Settings
 from daemon.decode import Decoder
-from daemon.errors import ConfigurationError, PermanentError, TemporaryError
+from daemon.errors import ConfigurationError, PermanentError, TemporaryError, machine_trouble
 from daemon.ports import LARGEST_CLAIM, PipelineSettings
 from daemon.sections import AudioSettings, DraftingSettings, ModelSettings, SupabaseSettings
 from handlers.policy import DraftingPolicy, Policy, PromotionPolicy, TrainingPolicy
@@ -80,6 +80,8 @@ def model_maker(model: ModelSettings) -> Callable[[], Transcriber]:
             raise PermanentError(str(error), reason="device") from None
         except ModelError as error:
             raise ConfigurationError(str(error), reason="model") from None
+        except Exception as error:
+            raise machine_trouble(error) or error from None
 
     return make
 

@@ -14,7 +14,12 @@ from daemon.cli import app
 from daemon.errors import EXIT_CONFIGURATION, ConfigurationError, PermanentError, TemporaryError
 
 NESTED = ExceptionGroup("g", [ValueError(), ExceptionGroup("h", [TemporaryError("a"), ConfigurationError("b")])])
-UNFORESEEN = "ambara: something unforeseen happened (KeyError). Set AMBARA_DEBUG=1 for the traceback.\n"
+LINE = 1 + Path(app.__file__).read_text().splitlines().index('        app(prog_name="ambara")')
+"""Through which everything comes."""
+UNFORESEEN = (
+    f"ambara: something unforeseen happened (KeyError in daemon/cli/app.py, line {LINE}). "
+    "Set AMBARA_DEBUG=1 for the traceback.\n"
+)
 
 
 def ambara(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import threading
@@ -19,6 +20,7 @@ from daemon.asr import families
 from daemon.asr.transcriber import Transcriber
 from daemon.database import Database as Functions
 from daemon.drafter import Drafter
+from daemon.errors import TemporaryError
 from daemon.learning.freezing import freeze
 from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
@@ -152,6 +154,26 @@ async def test_weights_that_are_not_what_they_were_are_turned_down(bench: Bench)
     assert stage == "rejected"
     assert "not as it was published" in str(reason)
     assert (bench.drafter.version, bench.stage(1)[0]) == (1, "live")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EMFILE])
+async def test_no_candidate_is_turned_down_for_what_the_machine_lacks(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A training of hours is not thrown away because a disk was full for a minute."""
+    version = bench.trained()
+    real = families.load
+
+    def load(*_: Any) -> Transcriber:
+        raise OSError(number, "the system's word")
+
+    monkeypatch.setattr(families, "load", load)
+    with pytest.raises(TemporaryError, match=r"cannot open the model now .the system's word"):
+        await bench.promote(version)
+    assert bench.stage(version)[0] == "candidate"
+    assert (bench.drafter.version, bench.turns.locked()) == (1, False)
+    monkeypatch.setattr(families, "load", real)
+    assert await bench.promote(version) == ModelPromoted()
 
 
 async def test_a_candidate_that_says_something_else_than_to_the_judge_is_turned_down(

@@ -1,6 +1,13 @@
-"""What can be wrong with a model, said in one plain sentence."""
+"""What can be wrong with a model, said in one plain sentence; and what is wrong with the machine instead."""
 
 from __future__ import annotations
+
+import errno
+
+_NO_ROOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed")
+_OF_THE_SYSTEM = frozenset(
+    {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+)
 
 
 class ModelError(Exception):
@@ -13,3 +20,22 @@ class HubAwayError(ModelError):
 
 class DeviceAwayError(ModelError):
     """The device that was asked for is not there. A graphics card may come after the daemon, when a machine boots."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the CPU's allocator, had no room."""
+    if _kinds(error) & {"MemoryError", "OutOfMemoryError"} or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in message for sign in _NO_ROOM)
+
+
+def of_the_machine(error: BaseException) -> bool:
+    """Whether the machine is to blame, whatever model it works with: its memory, its disk, a device that fell off."""
+    fallen = "AcceleratorError" in _kinds(error)
+    return out_of_memory(error) or fallen or getattr(error, "errno", None) in _OF_THE_SYSTEM
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of what an error is: PyTorch's own kinds are told without importing it."""
+    return {kind.__name__ for kind in type(error).__mro__}

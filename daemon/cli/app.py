@@ -28,6 +28,7 @@ COMMANDS = {
     "re-draft": "daemon.cli.redraft:redraft",
     "export": "daemon.cli.export:export",
     "train": "daemon.cli.train:train",
+    "join": "daemon.cli.join:join",
     "models": "daemon.cli.models:app",
     "drafts": "daemon.cli.drafts:drafts",
     "status": "daemon.cli.status:status",
@@ -142,9 +143,16 @@ def _explain(error: BaseException) -> int:
                 return code
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return EXIT_INTERRUPTED
-    names = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves))
+    names = ", ".join(dict.fromkeys(f"{type(leaf).__name__}{_where(leaf)}" for leaf in leaves))
     say_error(f"something unforeseen happened ({names}). Set AMBARA_DEBUG=1 for the traceback.")
     return EXIT_SOFTWARE
+
+
+def _where(error: BaseException) -> str:
+    """The last line of this package that it came through: what a report needs, and no more than that."""
+    ours = Path(__file__).parents[1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(ours)]
+    return f" in {Path(frames[-1].filename).relative_to(ours.parent)}, line {frames[-1].lineno}" if frames else ""
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

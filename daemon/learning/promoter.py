@@ -14,10 +14,11 @@ from pathlib import Path
 import soundfile
 import structlog
 
+from daemon.asr.errors import out_of_memory
 from daemon.asr.metrics import character_error_rate
 from daemon.asr.transcriber import Transcriber
 from daemon.drafter import Drafter
-from daemon.errors import AmbaraError, PermanentError, TemporaryError
+from daemon.errors import AmbaraError, PermanentError, TemporaryError, machine_trouble
 from daemon.learning.audiofolder import Entry, held_out
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import Version
@@ -132,11 +133,9 @@ class Promoter:
         make = await self._sources.maker(version)
         try:
             model = await self._drafter.prepare(make)
-        except AmbaraError:
-            raise
         except Exception as error:  # of whatever library it is: the hot model serves on
             if not _no_room(error):
-                raise _failing(error) from None
+                raise (error if isinstance(error, AmbaraError) else _failing(error)) from None
         else:
             return await then(model)
         # Outside the handler: an error holds what had been loaded.
@@ -160,9 +159,9 @@ class Promoter:
         """Load where nothing is. None if that fails."""
         try:
             return await self._drafter.load(await self._sources.maker(version))
-        except TemporaryError:
-            raise
         except Exception as error:
+            if isinstance(error, TemporaryError) and not _no_room(error):
+                raise
             log.warning("the version does not fit", version=version.id, error=type(error).__name__)
             return None
 
@@ -203,9 +202,12 @@ def _held_out(data: Path) -> list[Entry]:
         return []
 
 
-def _failing(error: BaseException) -> PermanentError:
-    return PermanentError(f"It fails on this device ({type(error).__name__}).", reason="model")
+def _failing(error: BaseException) -> AmbaraError:
+    """The version's fault, unless it is the machine's: then it is tried again."""
+    return machine_trouble(error) or PermanentError(
+        f"It fails on this device ({type(error).__name__}).", reason="model"
+    )
 
 
 def _no_room(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "memory" in str(error).lower()
+    return out_of_memory(error) or (isinstance(error, AmbaraError) and error.reason == "out-of-memory")

@@ -5,6 +5,7 @@
 0007/owner            the run that made it, by the mark that the database gave it
 0007/manifest.json    size and sha256 of all of these
 0007/evidence.json    how it compared, once it was judged
+0007/converted/       the model in other forms, as whoever loads it may keep it
 0007/data/, 0007/checkpoints/    what it is made from, while it is being made and judged
 """
 
@@ -29,6 +30,7 @@ ROOM = 3
 
 _FACTS = "training.json"
 _OWNER = "owner"
+_CONVERTED = "converted"
 _ASIDE = ".removed-"
 
 
@@ -110,6 +112,10 @@ class Registry:
                 reason="model-changed",
             )
         return folder / "model"
+
+    def converted(self, version: int) -> Path:
+        """Where whoever loads a version may keep it in another form. It goes with the weights."""
+        return self.folder(version) / _CONVERTED
 
     def whole(self, version: int) -> bool:
         """Whether the version's files are all here in their sizes. Reads none of the weights; `check` does."""
@@ -215,7 +221,7 @@ def _unwritable(root: Path, error: OSError) -> PermanentError:
 def _drop_workings(folder: Path) -> None:
     """Remove what a whole version was made with: checkpoints, features, half a model."""
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in ("model", "data"):
+        if path.is_dir() and path.name not in ("model", "data", _CONVERTED):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from daemon.asr import families
 from daemon.asr.errors import ModelError
 from daemon.asr.transcriber import Transcriber
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, machine_trouble
 from daemon.learning.ports import Version
 from daemon.learning.registry import Registry
 from daemon.sections import ModelSettings
@@ -53,6 +53,7 @@ class Sources:
         """
         if version.kind == "trained":
             options = self.opened(str(self.registry.check(version.id)), None)
+            options["converted"] = str(self.registry.converted(version.id))
             return options | ({"engine": _PLAIN} if self._judged_plain(version.id) else {})
         return self.opened(version.name, self._model.revision if version.name == self._model.base else None)
 
@@ -86,8 +87,10 @@ class Sources:
         return make
 
     def make(self, options: Mapping[str, Any]) -> Transcriber:
-        """Load a model. Raises `PermanentError` if it cannot serve."""
+        """Load a model. Raises `PermanentError` if it cannot serve, `TemporaryError` if the machine fails."""
         try:
             return families.load(self.family, options)
         except ModelError as error:
             raise PermanentError(str(error), reason="model") from None
+        except Exception as error:
+            raise machine_trouble(error) or error from None

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from daemon.asr.errors import ModelError
+from daemon.asr.errors import ModelError, of_the_machine
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform
 
 BATCH = 32
@@ -119,7 +119,7 @@ def _heard(model: Transcriber, batch: Sequence[Waveform], blame: type[ModelError
     try:
         drafts = model.transcribe(batch)
     except Exception as error:
-        if _of_the_device(error):
+        if of_the_machine(error):
             raise
         raise blame(f"The model {model.name} fails on held-out clips: {type(error).__name__}: {error}") from error
     if len(drafts) != len(batch):
@@ -127,11 +127,3 @@ def _heard(model: Transcriber, batch: Sequence[Waveform], blame: type[ModelError
     if not all(draft.confidence is None or math.isfinite(draft.confidence) for draft in drafts):
         raise blame(f"The model {model.name} computes values that are not numbers: its training went wrong.")
     return drafts
-
-
-def _of_the_device(error: Exception) -> bool:
-    """Whether the machine is to blame: out of memory, or a device that fell off."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return (
-        bool(names & {"MemoryError", "OutOfMemoryError", "AcceleratorError"}) or "out of memory" in str(error).lower()
-    )

@@ -57,6 +57,8 @@ class WhisperSettings:
     on a graphics card as many as fit into a quarter of its memory, 64 at most."""
     engine: Engine = "auto"
     """``auto`` is CTranslate2 where it is installed and knows the device, and transformers elsewhere."""
+    converted: str | None = None
+    """A directory, there or not, where the model may be kept as CTranslate2 reads it. None: it is converted anew."""
     guards: GuardSettings = field(default_factory=GuardSettings)
 
 

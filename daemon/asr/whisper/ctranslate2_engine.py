@@ -6,13 +6,13 @@ import ctypes
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
-from daemon.asr.whisper.engine import SEED, Spoken
+from daemon.asr.whisper.converted import open_converted
+from daemon.asr.whisper.engine import SEED, Source, Spoken
 
 _AUTO = {"cpu": "int8", "cuda": "float16"}
 """Device -> what ``dtype = "auto"`` stands for here."""
@@ -55,27 +55,26 @@ def _opens(library: str) -> bool:
 
 
 class CTranslate2Engine:
-    """A model of transformers, converted. That model can be let go."""
+    """A model of transformers, converted. That one is let go, and is not even loaded where the conversion was kept."""
 
     name = "ctranslate2"
 
-    def __init__(self, model: Any, tokenizer: Any, prompt: dict[str, str], device: torch.device, dtype: str) -> None:
-        """`prompt`: language and task, or nothing for an English-only model. `dtype`: as `numbers` says."""
+    def __init__(self, source: Source, device: torch.device, dtype: str) -> None:
+        """`dtype`: as `numbers` says. Raises `ModelError` if the weights cannot be used."""
         import ctranslate2
 
         self.dtype = dtype
         self._ctranslate2 = ctranslate2
-        self._prompt = _prompt_tokens(model.generation_config, prompt)
-        self._room = model.config.max_target_positions - len(self._prompt)
-        self._model: Any = None
-        # Nothing is kept: what lies on a disk for long has to be looked after, and this takes less than loading does.
-        with TemporaryDirectory(prefix="ambara-") as folder:
-            converted = Path(folder) / "model"
+        self._prompt = _prompt_tokens(source.generation, source.prompt)
+        self._room = source.config.max_target_positions - len(self._prompt)
+
+        def read(folder: Path) -> Any:
             ctranslate2.set_random_seed(SEED)  # of the threads that a model begins: two alike draw the same
-            _converter(model, tokenizer).convert(str(converted), quantization=dtype)
-            self._model = ctranslate2.models.Whisper(
-                str(converted), device=device.type, compute_type=dtype, intra_threads=_threads(device)
+            return ctranslate2.models.Whisper(
+                str(folder), device=device.type, compute_type=dtype, intra_threads=_threads(device)
             )
+
+        self._model, self.parameters = open_converted(source, dtype, read)
 
     def hear(self, features: Any, temperature: float = 0.0) -> list[Spoken]:
         """See `Engine.hear`."""
@@ -113,20 +112,6 @@ def _prompt_tokens(generation: Any, prompt: dict[str, str]) -> list[int]:
     if prompt:
         tokens += [generation.lang_to_id[f"<|{prompt['language']}|>"], generation.task_to_id[prompt["task"]]]
     return [*tokens, generation.no_timestamps_token_id]
-
-
-def _converter(model: Any, tokenizer: Any) -> Any:
-    from ctranslate2.converters.converter import Converter
-    from ctranslate2.converters.transformers import WhisperLoader
-
-    class Loaded(Converter):  # type: ignore[misc]
-        """Converts what is in memory: the library's own way would open the folder anew, with what may be in it."""
-
-        def _load(self) -> Any:
-            with torch.no_grad():
-                return WhisperLoader()(model, tokenizer)
-
-    return Loaded()
 
 
 def _threads(device: torch.device) -> int:

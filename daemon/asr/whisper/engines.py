@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from daemon.asr.errors import ModelError
 from daemon.asr.whisper import ctranslate2_engine
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.ctranslate2_engine import CTranslate2Engine
-from daemon.asr.whisper.engine import Engine
+from daemon.asr.whisper.engine import Engine, Source
 from daemon.asr.whisper.listener import no_speech_token
 from daemon.asr.whisper.transformers_engine import TransformersEngine
+
+__all__ = ["Source", "build", "choose"]
 
 
 def choose(settings: WhisperSettings, device: torch.device) -> tuple[str, str]:
@@ -28,14 +28,9 @@ def choose(settings: WhisperSettings, device: torch.device) -> tuple[str, str]:
     return "transformers", half if settings.dtype == "auto" else settings.dtype
 
 
-def loaded_as(engine: str, number: str) -> torch.dtype:
-    """In what the weights are to be read for an engine."""
-    dtype: torch.dtype = torch.float32 if engine == "ctranslate2" else getattr(torch, number)
-    return dtype
-
-
-def build(engine: str, model: Any, tokenizer: Any, prompt: dict[str, str], device: torch.device, number: str) -> Engine:
-    """Put a model of transformers, on the CPU so far, on its device. `prompt`: language and task, or nothing."""
+def build(engine: str, source: Source, device: torch.device, number: str) -> Engine:
+    """Load a model onto its device. Raises `ModelError` if its weights cannot be used."""
     if engine == "ctranslate2":
-        return CTranslate2Engine(model, tokenizer, prompt, device, number)
-    return TransformersEngine(model.to(device), prompt, no_speech_token(tokenizer))
+        return CTranslate2Engine(source, device, number)
+    model = source.load(getattr(torch, number))
+    return TransformersEngine(model.to(device), source.prompt, no_speech_token(source.tokenizer))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from daemon.asr.training import TrainingError, TrainingResult
 from daemon.asr.whisper.checkpoints import sync_names, sync_tree
+from daemon.asr.whisper.halves import half_in
 from daemon.asr.whisper.windows import Windows
 
 MODEL = "model"
@@ -46,7 +42,7 @@ def publish(model: Any, processor: Any, windows: Windows, out: Path, result: Tra
     Returns what the folder holds then. That is another's if another process trained the same run here and was first:
     one that was taken for dead and only stood still. What lies under the name may be in use, and is left alone.
     """
-    with _half(out) as half:
+    with half_in(out, _HALF) as half:
         processor.save_pretrained(half)
         model.save_pretrained(half)
         windows.write(half)
@@ -65,29 +61,3 @@ def publish(model: Any, processor: Any, windows: Windows, out: Path, result: Tra
             result = found(out, resume=True) or result
         sync_names(out)
     return result
-
-
-@contextmanager
-def _half(out: Path) -> Iterator[Path]:
-    """A folder for this process alone, locked while it lives; those of processes that ended in one are removed."""
-    for left in out.glob(f"{_HALF}*"):
-        with suppress(OSError), _locked(left):
-            shutil.rmtree(left)
-    half = out / f"{_HALF}{uuid4().hex}"
-    half.mkdir()
-    with _locked(half):
-        try:
-            yield half
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises `BlockingIOError` if another process, be it one that stands still, holds it."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(number)

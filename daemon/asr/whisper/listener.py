@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from daemon.asr.errors import out_of_memory
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.asr.whisper import guards
 from daemon.asr.whisper.config import GuardSettings
-from daemon.asr.whisper.engine import Engine, Spoken, out_of_memory
+from daemon.asr.whisper.engine import Engine, Spoken
 from daemon.asr.whisper.windows import Windows, spectrograms
 
 _SMALLER_S = 600.0

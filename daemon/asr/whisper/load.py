@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon.asr.device import Device, keep_memory, measure
-from daemon.asr.errors import DeviceAwayError, ModelError
+from daemon.asr.errors import DeviceAwayError, ModelError, of_the_machine
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.asr.whisper.files import find_model, fingerprint
 from daemon.asr.whisper.languages import resolve_language
@@ -40,18 +40,26 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
     device = choose_device(settings.device)
     chosen, number = engines.choose(settings, device)
     processor = load_processor(directory, settings.model)
-    model = load_model(directory, settings.model, engines.loaded_as(chosen, number))
+    config, generation = read_configuration(directory, settings.model)
     window_s = processor.feature_extractor.chunk_length
-    check_window(settings.model, window_s, model.config.max_source_positions)
+    check_window(settings.model, window_s, config.max_source_positions)
     windows = read_windows(directory, settings.model, float(window_s))
-    prompt = prompt_of(settings, model.generation_config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    at_once = settings.batch_size or windows_at_once(model.config, measure(device, number))
-    engine = engines.build(chosen, model, processor.tokenizer, prompt, device, number)
+    prompt = prompt_of(settings, generation)
+    at_once = settings.batch_size or windows_at_once(config, measure(device, number))
+    source = engines.Source(
+        fingerprint=fingerprint(directory, *prompt.values()),
+        tokenizer=processor.tokenizer,
+        config=config,
+        generation=generation,
+        prompt=prompt,
+        load=lambda dtype: load_model(directory, settings.model, dtype),
+        converted=Path(settings.converted) if settings.converted else None,
+    )
+    engine = engines.build(chosen, source, device, number)
     return WhisperTranscriber(
         Listener(engine, processor, windows, at_once, settings.guards),
         name=settings.model,
-        fingerprint=fingerprint(directory, *prompt.values()),
+        fingerprint=source.fingerprint,
         window_s=float(window_s),
         guard_settings=settings.guards,
         facts={
@@ -63,7 +71,7 @@ def load_transcriber(settings: WhisperSettings) -> WhisperTranscriber:
             "at_once": at_once,
             "language": prompt.get("language", "en"),
             "task": settings.task,
-            "parameters": parameters,
+            "parameters": engine.parameters,
         },
     )
 
@@ -80,15 +88,27 @@ def model_fingerprint(settings: WhisperSettings) -> str:
 def read_prompt(settings: WhisperSettings, directory: Path) -> dict[str, str]:
     """`prompt_of` the model in `directory`, without its weights in memory. Raises `ModelError`."""
     hush()
-    from transformers import GenerationConfig
+    return prompt_of(settings, read_configuration(directory, settings.model)[1])
+
+
+def read_configuration(directory: Path, name: str) -> tuple[Any, Any]:
+    """`WhisperConfig` and `GenerationConfig` of the model in `directory`. Raises `ModelError`."""
+    from transformers import GenerationConfig, WhisperConfig
 
     try:
-        generation = GenerationConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The generation_config.json of {settings.model} cannot be read: copy the model again."
-        ) from error
-    return prompt_of(settings, generation)
+        config = WhisperConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # huggingface_hub checks the values, and has errors of its own for them
+        if of_the_machine(error):
+            raise
+        raise ModelError(f"The config.json of {name} cannot be read: copy the model again.") from error
+    if not (directory / "generation_config.json").exists():
+        return config, GenerationConfig()  # it has no table of languages, and that is said
+    try:
+        return config, GenerationConfig.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        if of_the_machine(error):
+            raise
+        raise ModelError(f"The generation_config.json of {name} cannot be read: copy the model again.") from error
 
 
 def hush() -> None:
@@ -140,6 +160,8 @@ def load_processor(directory: Path, name: str) -> Any:
     try:
         return open_processor(directory)
     except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
+        if of_the_machine(error):
+            raise
         raise ModelError(
             f"The tokenizer or feature extractor of {name} cannot be read: copy the model again."
         ) from error
@@ -152,6 +174,8 @@ def load_model(directory: Path, name: str, dtype: torch.dtype) -> Any:
     try:
         model, report = open_model(directory, dtype)
     except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        if of_the_machine(error):
+            raise
         raise ModelError(f"The weights of {name} cannot be read: copy the model again.") from error
     if report["missing_keys"]:
         raise ModelError(

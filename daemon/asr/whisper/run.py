@@ -16,13 +16,13 @@ import torch
 from transformers import set_seed
 
 from daemon.asr import ranks
+from daemon.asr.errors import out_of_memory
 from daemon.asr.training import Progress, TrainAgainError, TrainingError, TrainingResult
 from daemon.asr.whisper import arguments, finished, lora
 from daemon.asr.whisper.arguments import Batching
 from daemon.asr.whisper.checkpoints import newest_whole, step_of
 from daemon.asr.whisper.config import TrainingSettings
 from daemon.asr.whisper.dataset import Row, spread
-from daemon.asr.whisper.engine import out_of_memory
 from daemon.asr.whisper.features import Prepared, prepare
 from daemon.asr.whisper.reporter import Reporter, not_a_number
 from daemon.asr.whisper.start import Start

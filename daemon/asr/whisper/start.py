@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, WhisperConfig
 
 from daemon.asr.errors import ModelError
 from daemon.asr.training import TrainingError
 from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
 from daemon.asr.whisper.dataset import Preparer
 from daemon.asr.whisper.files import find_model, fingerprint
-from daemon.asr.whisper.load import check_window, choose_device, hush, load_model, load_processor, prompt_of
+from daemon.asr.whisper.load import (
+    check_window,
+    choose_device,
+    hush,
+    load_model,
+    load_processor,
+    prompt_of,
+    read_configuration,
+)
 from daemon.asr.whisper.windows import Windows
 
 
@@ -60,7 +67,7 @@ def open_start(settings: TrainingSettings) -> Start:
     try:
         directory = find_model(settings.base, settings.revision)
         hush()
-        config = WhisperConfig.from_pretrained(directory)
+        config, generation = read_configuration(directory, settings.base)
         asked = WhisperSettings(settings.base, language=settings.language, task=settings.task)
         processor = load_processor(directory, settings.base)
         window_s = processor.feature_extractor.chunk_length
@@ -68,7 +75,7 @@ def open_start(settings: TrainingSettings) -> Start:
         start = Start(
             name=settings.base,
             directory=directory,
-            prompt=prompt_of(asked, _generation(directory)),
+            prompt=prompt_of(asked, generation),
             room=config.max_target_positions,
             device=choose_device(settings.device),
             windows=(Windows.whole if settings.windows == "whole" else Windows.right_sized)(float(window_s)),
@@ -76,10 +83,3 @@ def open_start(settings: TrainingSettings) -> Start:
     except ModelError as error:
         raise TrainingError("base", str(error)) from error
     return start
-
-
-def _generation(directory: Path) -> GenerationConfig:
-    try:
-        return GenerationConfig.from_pretrained(directory)
-    except OSError:  # none is there: it has no table of languages, and that is said
-        return GenerationConfig()

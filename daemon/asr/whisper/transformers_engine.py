@@ -30,6 +30,7 @@ class TransformersEngine:
         self._end = model.generation_config.eos_token_id
         self._no_speech = no_speech
         self.dtype = str(model.dtype).removeprefix("torch.")
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     @torch.inference_mode()
     def hear(self, features: Any, temperature: float = 0.0) -> list[Spoken]:

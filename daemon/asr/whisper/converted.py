@@ -1,0 +1,155 @@
+"""A model as CTranslate2 reads it: converted once, and kept where there is a place for it.
+
+PLACE/0f3a…/              what the library wrote
+PLACE/0f3a…/made.json     from what, by what, and sha256 of each file
+
+The name is of all that the conversion depends on, so one of other weights, numbers or libraries is never found. What
+is not as it was made is made anew: nothing here is needed, and no disk has to keep it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import file_digest, sha256
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import torch
+
+from daemon.asr.errors import out_of_memory
+from daemon.asr.whisper.engine import Source
+from daemon.asr.whisper.halves import half_in, remove_left
+
+T = TypeVar("T")
+
+_MADE = "made.json"
+_HALF = ".half-"
+_FORMAT = 1
+"""Of what `_converter` makes of a model."""
+_BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
+_ROOM = 1.5
+"""Times what it will take has to be free, so that others have some left."""
+
+
+def open_converted(source: Source, dtype: str, read: Callable[[Path], T]) -> tuple[T, int]:
+    """What `read` makes of the folder with the converted model, and the number of parameters.
+
+    `read` must need nothing of the folder once it returns. Raises `ModelError` if the weights cannot be used, and the
+    system's error if not even the directory for temporary files takes it.
+    """
+    facts = {"format": _FORMAT, "fingerprint": source.fingerprint, "dtype": dtype, **_libraries()}
+    name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    place = source.converted
+    if place and (found := _kept(place / name, facts, read)):
+        return found
+    if place:
+        with suppress(OSError), _half(place) as half:
+            folder = half / "model"
+            parameters = _convert(source, dtype, folder)
+            folder.chmod(0o700)
+            opened = read(folder)
+            _keep(folder, place / name, facts, parameters)
+            return opened, parameters
+    with TemporaryDirectory(prefix="ambara-", ignore_cleanup_errors=True) as temporary:
+        parameters = _convert(source, dtype, folder := Path(temporary) / "model")
+        return read(folder), parameters
+
+
+def _convert(source: Source, dtype: str, folder: Path) -> int:
+    """Write the model to a new folder. Returns the number of its parameters.
+
+    Loads it each time: a conversion changes the weights that it is given. Raises `OSError` where there is no room.
+    """
+    model = source.load(torch.float32)
+    parameters: int = sum(parameter.numel() for parameter in model.parameters())
+    if shutil.disk_usage(folder.parent).free < _ROOM * _BYTES[dtype] * parameters:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    _converter(model, source.tokenizer).convert(str(folder), quantization=dtype)
+    return parameters
+
+
+def _libraries() -> dict[str, str]:
+    return {library: version(library) for library in ("ctranslate2", "transformers")}
+
+
+def _kept(folder: Path, facts: dict[str, Any], read: Callable[[Path], T]) -> tuple[T, int] | None:
+    """What was kept, if it is as it was made. What is not is removed."""
+    remove_left(folder.parent, _HALF)
+    if not folder.exists():
+        return None
+    if parameters := _whole(folder, facts):
+        try:
+            return read(folder), parameters
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+@contextmanager
+def _half(place: Path) -> Iterator[Path]:
+    """A folder to convert in. Raises `OSError` where nothing can be kept."""
+    place.mkdir(mode=0o700, exist_ok=True)
+    with half_in(place, _HALF) as half:
+        yield half
+
+
+def _keep(folder: Path, name: Path, facts: dict[str, Any], parameters: int) -> None:
+    """Put it under its name, unless somebody else was faster; those by other releases of the libraries go."""
+    with suppress(OSError):
+        made = {**facts, "parameters": parameters, "files": _files(folder)}
+        (folder / _MADE).write_text(json.dumps(made, indent=1), encoding="utf-8")
+        folder.rename(name)
+    for other in name.parent.glob("[0-9a-f]*"):
+        if other != name and _by_others(other, facts["dtype"]):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _by_others(folder: Path, dtype: str) -> bool:
+    try:
+        made = json.loads((folder / _MADE).read_bytes())
+        return made["dtype"] == dtype and any(made[name] != its for name, its in _libraries().items())
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _whole(folder: Path, facts: dict[str, Any]) -> int | None:
+    """The number of parameters, if what lies there is what was made of these facts, byte for byte."""
+    try:
+        made = json.loads((folder / _MADE).read_bytes())
+        parameters = int(made.pop("parameters"))
+        return parameters if made.pop("files") == _files(folder) and made == facts else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Name -> sha256 of all but the record."""
+    found = {}
+    for path in folder.iterdir():
+        if path.name != _MADE:
+            with path.open("rb") as file:
+                found[path.name] = file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _converter(model: Any, tokenizer: Any) -> Any:
+    from ctranslate2.converters.converter import Converter
+    from ctranslate2.converters.transformers import WhisperLoader
+
+    class Loaded(Converter):  # type: ignore[misc]
+        """Converts what is in memory: the library's own way would open the folder anew, with what may be in it."""
+
+        def _load(self) -> Any:
+            with torch.no_grad():
+                return WhisperLoader()(model, tokenizer)
+
+    return Loaded()
