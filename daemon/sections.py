@@ -30,6 +30,7 @@ def _place(value: object, info: ValidationInfo) -> object:
     return home / value[2:] if value.startswith("~/") else base / value
 
 
+_LARGEST_PORT = 65_535
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Place = Annotated[Path, BeforeValidator(_place), Field(strict=False)]
 
@@ -114,6 +115,8 @@ class TrainingSettings(Section):
     batch_size: Annotated[int, Field(ge=1, le=512)] = 4
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 2
     processes: Annotated[int, Field(ge=1, le=64)] = 1
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    rendezvous: Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):0*[1-9]\d{0,4}$|^$")] = ""
     learning_rate: _Positive = 1e-5
     gradient_checkpointing: bool = False
     spec_augment: bool = True
@@ -125,11 +128,18 @@ class TrainingSettings(Section):
     @model_validator(mode="after")
     def _processes_share_a_step(self) -> Self:
         step = self.batch_size * self.gradient_accumulation
-        if step % self.processes:
+        if step % (self.processes * self.nodes):
+            on = f" on each of nodes ({self.nodes})" if self.nodes > 1 else ""
             raise ValueError(
-                f"processes ({self.processes}) cannot share a step of batch_size times gradient_accumulation, "
+                f"processes ({self.processes}){on} cannot share a step of batch_size times gradient_accumulation, "
                 f"{step} clips, evenly: choose a number that divides {step}"
             )
+        if self.nodes > 1 and not self.rendezvous:
+            raise ValueError(
+                f'nodes ({self.nodes}) need a rendezvous, an address and a free port of this machine: "10.0.0.1:29500"'
+            )
+        if int(self.rendezvous.rpartition(":")[2] or 0) > _LARGEST_PORT:
+            raise ValueError(f"rendezvous ({self.rendezvous}) has no port of 1 to {_LARGEST_PORT}")
         return self
 
     def window(self) -> tuple[int, int] | None:

@@ -41,6 +41,8 @@ def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
         {"data": None},
         {"resume": 1},
         {"processes": True},
+        {"nodes": "2"},
+        {"rendezvous": None},
         {"key": "more"},
     ],
 )

@@ -169,6 +169,24 @@ async def test_more_processes_than_cards(
     assert (await look(off, checks=HOST))["processes"].found == "not checked: training is off in the settings"
 
 
+@pytest.mark.parametrize("where", ["192.0.2.1", "127.0.0.1", "no-such-host.invalid"])
+async def test_machines_that_would_not_find_this_one(local_stack: LocalStack, tmp_path: Path, where: str) -> None:
+    training = {"nodes": 2, "rendezvous": f"{where}:29500"}
+    found = await look(made(local_stack, tmp_path, training=training), checks=HOST)
+    assert faults(found).keys() == {"processes"}
+    assert found["processes"].found == f"2 machines are to meet at {where}:29500, where the others do not find this one"
+
+
+async def test_machines_that_find_this_one(
+    local_stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever this test runs there may be no other address than that of the loopback."""
+    monkeypatch.setattr(host, "_is_found_at", lambda name: name == "::1")
+    training = {"nodes": 2, "rendezvous": "[::1]:29500"}
+    found = await look(made(local_stack, tmp_path, training=training), checks=HOST)
+    assert found["processes"].found == "one process trains, on each of 2 machines that meet at [::1]:29500"
+
+
 async def test_a_state_directory_of_somebody_else(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
     found = faults(await look(settings, checks=HOST))

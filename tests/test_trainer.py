@@ -14,7 +14,7 @@ from supabase import AsyncClient
 from daemon.asr.transcriber import SAMPLE_RATE, Waveform
 from daemon.audio_source import MissingAudio
 from daemon.database import Database as Functions
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, TemporaryError
 from daemon.learning.keeper import Keeper
 from daemon.learning.ledger import Ledger
 from daemon.learning.ports import ChildFailed
@@ -169,6 +169,27 @@ async def test_checkpoints_under_other_settings_are_dropped_once_and_training_be
     assert await bench.train() == TrainingFailed()
     assert seen == [False, False]
     assert "other settings" in bench.failed_with()
+
+
+@pytest.mark.parametrize(("reason", "tries"), [("machines", 8), ("crashed", 4), ("killed", 4), ("out-of-memory", 0)])
+async def test_a_run_on_several_machines_is_gone_on_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, reason: str, tries: int
+) -> None:
+    """What it has learned is not thrown away because another machine was away."""
+    correct(bench.db, tapes=4)
+
+    async def run_child(_job: Path, log: Path, _heard: Any) -> ChildFailed:
+        (log.parent / "checkpoints").mkdir(exist_ok=True)
+        return ChildFailed(reason, "Machine 1 was told to leave.")
+
+    monkeypatch.setattr("daemon.learning.trainer.run_child", run_child)
+    for _ in range(tries):
+        with pytest.raises(TemporaryError, match="told to leave"):
+            await bench.train(nodes=2, rendezvous="10.0.0.1:29500")
+        assert (bench.registry.folder(2) / "checkpoints").is_dir()
+    if reason != "machines":
+        assert await bench.train(nodes=2, rendezvous="10.0.0.1:29500") == TrainingFailed()
+        assert "told to leave" in bench.failed_with()
 
 
 async def test_a_state_directory_that_cannot_be_written_is_a_reason_and_no_crash(

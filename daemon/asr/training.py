@@ -36,6 +36,7 @@ REASONS: Mapping[str, str] = {
     "other-training": "the folder's checkpoints are of other data or other settings",
     "disk-full": "no room for the checkpoints",
     "out-of-memory": "not even one clip fits into the device's memory",
+    "machines": "machines that are to train together do not find each other, or are not alike",
     "not-a-number": "the loss, the gradients or the weights are no numbers any more",
 }
 """Slug of a `TrainingError` -> what it stands for."""

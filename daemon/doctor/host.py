@@ -7,9 +7,12 @@ import getpass
 import os
 import shlex
 import shutil
+import socket
 import sys
 from importlib import metadata
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from daemon import hub
 from daemon.asr import families
@@ -18,6 +21,7 @@ from daemon.asr.errors import ModelError
 from daemon.doctor.finding import Fault, NotAsked
 from daemon.doctor.patient import Patient
 from daemon.learning.registry import room_for
+from daemon.sections import TrainingSettings
 
 SHOWN = ("torch", "transformers")
 """Packages whose version is told also where it is well."""
@@ -109,20 +113,44 @@ async def processes(patient: Patient) -> str:
     if not training.enabled:
         raise NotAsked("training is off in the settings")
     wanted = training.processes
+    others = _others(training)
     if wanted == 1:
-        return "one process trains"
+        return f"one process trains{others}"
     found = await asyncio.to_thread(families.device, patient.settings.model.family, patient.model_options())
     if found.name == "cpu":
-        return f"{wanted} processes train together, on the CPU"
+        return f"{wanted} processes train together, on the CPU{others}"
     there = await asyncio.to_thread(cards) if found.name.startswith("cuda") else 1
     if wanted <= there:
-        return f"{wanted} processes train together, each on one of {there} cards"
+        return f"{wanted} processes train together, each on one of {there} cards{others}"
     step = training.batch_size * training.gradient_accumulation
-    most = max(count for count in range(1, max(there, 1) + 1) if step % count == 0)
+    most = max(count for count in range(1, max(there, 1) + 1) if step % (count * training.nodes) == 0)
     raise Fault(
         f"{wanted} processes are to train together, each on a card of its own, and this machine has {there}",
         f"processes = {most}   # under [training] in ambara.toml",
     )
+
+
+def _others(training: TrainingSettings) -> str:
+    """What other machines have to do with it. They meet at an address that this one must have."""
+    if training.nodes == 1:
+        return ""
+    if not _is_found_at(urlsplit(f"tcp://{training.rendezvous}").hostname or ""):
+        raise Fault(
+            f"{training.nodes} machines are to meet at {training.rendezvous}, where the others do not find this one",
+            'rendezvous = "10.0.0.1:29500"   # under [training]: an address that `ip address` shows here',
+        )
+    return f", on each of {training.nodes} machines that meet at {training.rendezvous}"
+
+
+def _is_found_at(host: str) -> bool:
+    """Whether a host is this one, and not only to itself."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+        return not ip_address(address[0]).is_loopback
+    except (OSError, ValueError):
+        return False
 
 
 def state(patient: Patient) -> str:

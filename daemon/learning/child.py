@@ -10,7 +10,7 @@ lines of JSON on standard output, one event each:
 SIGTERM or SIGINT asks it to stop: it then leaves a whole checkpoint and ends with 0, as when it is done; failed is 1.
 
 Where several processes are to train together, it starts them (see `together`). Each is a child as this one, and finds
-the others by the file MEETING before it leaves the network.
+the others by MEETING (see `ranks.join`) before it leaves the network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 # Nothing heavy may be imported before `confine` was called: numpy and what needs it come later.
-from daemon.asr.errors import ModelError
+from daemon.asr.errors import ModelError, out_of_memory
 from daemon.asr.training import TrainAgainError, TrainingError
 from daemon.learning.confine import OFFLINE_ONLY, OrphanError, confine, end_with, leave_network
 from daemon.learning.durable import sync, write_whole
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda *_: stop.set())
     file = Path(arguments[0])
     parent = int(arguments[1]) if len(arguments) > 1 else None
-    meeting = Path(arguments[2]) if len(arguments) > 2 else None
+    meeting = arguments[2] if len(arguments) > 2 else None
     try:
         if parent and meeting:
             end_with(parent)  # whoever started it was confined, and so it is from its birth
@@ -72,10 +72,14 @@ def main(arguments: list[str]) -> int:
         return 1
     try:
         job = read(file)
-        if isinstance(job, TrainJob) and job.processes > 1 and not meeting:
+        if isinstance(job, TrainJob) and job.processes * job.nodes > 1 and not meeting:
             return _end_as(train_together(job, file, say, stop.is_set), say)
-        say("progress", network=_leave_network(job, meeting))
-        result = _do(job, say, stop.is_set)
+        network = _leave_network(job, meeting, say, stop.is_set)
+        if network:
+            say("progress", network=network)
+            result = _do(job, say, stop.is_set)
+        else:
+            result = None
     except Exception as error:
         traceback.print_exc()
         reason, message = _explained(error)
@@ -118,14 +122,21 @@ def _end_as(last: Mapping[str, Any] | int, say: Say) -> int:
     return 1 if last["event"] == "failed" else 0
 
 
-def _leave_network(job: Job, meeting: Path | None) -> str:
-    """Leave it, once there is a connection to each process that trains with this one."""
+def _leave_network(job: Job, meeting: str | None, say: Say, stop: Stop) -> str | None:
+    """Leave it, once there is a connection to each process that trains with this one. None: stopped before that."""
     if not (meeting and isinstance(job, TrainJob)):
         return leave_network()
     from daemon.asr import ranks
 
-    connected = ranks.join(job.settings.get("device", "auto"), meeting)
-    return leave_network() if connected else OFFLINE_ONLY
+    def heard(here: int, of: int) -> None:
+        say("progress", phase="machines", step=here, steps=of)
+
+    try:
+        connected = ranks.join(job.settings.get("device", "auto"), meeting, stop, heard)
+    except ranks.StoppedError:
+        return None
+    left = leave_network() if connected else OFFLINE_ONLY
+    return OFFLINE_ONLY if meeting.startswith("tcp:") else left  # what listens goes on listening
 
 
 def _do(job: Job, say: Say, stop: Stop) -> Mapping[str, Any] | None:
@@ -200,10 +211,9 @@ def _anchor(folder: Path) -> list[HeldOut]:
 def _explained(error: Exception) -> tuple[str, str]:
     """A slug and a sentence. What nobody foresaw is named by its kind alone; the log has the rest."""
     text = str(error)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
     if isinstance(error, _FailedError | TrainingError):
         return error.reason, text
-    if kinds & {"MemoryError", "OutOfMemoryError"} or "out of memory" in text.lower():
+    if out_of_memory(error):
         return "out-of-memory", "Memory ran out: choose a smaller batch_size, or a smaller model."
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text.lower():
         return "disk-full", "The disk is full: make room where the state directory is."

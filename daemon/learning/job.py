@@ -57,7 +57,11 @@ class TrainJob(_Job):
     resume: bool
     """Go on from the newest whole checkpoint, if there is one."""
     processes: int
-    """How many train together on this machine, each with a share of every step."""
+    """How many train together on each machine, each with a share of every step."""
+    nodes: int = 1
+    """How many machines; all see these paths."""
+    rendezvous: str = ""
+    """``host:port`` of this machine, where the others find it; only where there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ def _job(row: dict[str, Any]) -> Job:
     kind = row.pop("job")
     if kind == TrainJob.kind:
         kinds: dict[str, type] = {"family": str, "settings": dict, "data": Path, "out": Path}
-        return TrainJob(**_checked(row, **kinds, resume=bool, processes=int))
+        return TrainJob(**_checked(row, **kinds, resume=bool, processes=int, nodes=int, rendezvous=str))
     if kind != EvaluateJob.kind:
         raise ValueError(f"nobody does {kind}")
     judged: dict[str, type] = {"live": dict, "candidate": dict, "data": Path, "anchor": _Maybe}

@@ -36,7 +36,16 @@ def training_options(settings: TrainingSettings, base: Mapping[str, Any]) -> dic
 def train_job(family: str, settings: TrainingSettings, base: Mapping[str, Any], folder: Path) -> TrainJob:
     """What a child does in a version's folder, where the frozen data lies; it goes on from what another has left."""
     options = training_options(settings, base)
-    return TrainJob(family, options, folder / "data", folder, resume=True, processes=settings.processes)
+    return TrainJob(
+        family,
+        options,
+        folder / "data",
+        folder,
+        resume=True,
+        processes=settings.processes,
+        nodes=settings.nodes,
+        rendezvous=settings.rendezvous,
+    )
 
 
 def with_rehearsal(samples: Sequence[Sample], rehearsal: float) -> list[Sample]:

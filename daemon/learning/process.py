@@ -26,7 +26,7 @@ _KEPT = {
     *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV"),
 }
-_KEPT_BEGINNINGS = ("LC_", "CUDA_", "NVIDIA_", "HSA_", "MKL_", "PYTORCH_", "TORCH_")
+_KEPT_BEGINNINGS = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "HSA_", "MKL_", "PYTORCH_", "TORCH_")
 
 
 async def run_child(
@@ -74,7 +74,7 @@ async def _start(arguments: Sequence[str]) -> Process:
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
-        env=_environment(os.environ),
+        env=environment(os.environ),
         limit=LONGEST_LINE,
         start_new_session=True,  # Ctrl-C in a terminal is for the daemon, which asks the child itself
     )
@@ -195,7 +195,7 @@ def _without_a_word(status: int | None, log: Path) -> ChildEnd:
     return ChildFailed("crashed", f"It {how} and said nothing of it: {log} may tell why.")
 
 
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
     """What the interpreter, its libraries and the device need; never a key. The package is importable by its place."""
     kept = {name: value for name, value in ours.items() if name in _KEPT or name.startswith(_KEPT_BEGINNINGS)}
     roots = [ours.get("PYTHONPATH", ""), str(Path(__file__).parents[2])]

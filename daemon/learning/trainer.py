@@ -33,6 +33,8 @@ from handlers.events import Event, TrainingFailed, TrainingFinished
 log = structlog.get_logger(__name__)
 
 LEASE_S = 90.0
+TRIES_TOGETHER = 5
+"""Of a run on several machines that ends without anybody's knowing why."""
 GOODBYE_S = 3.0
 
 
@@ -132,6 +134,8 @@ class Trainer:
             await asyncio.to_thread(self._registry.drop_checkpoints, work.run.version)
             end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed):
+            if self._is_of_other_machines(end, work.run):
+                raise TemporaryError(end.message, reason=end.reason)
             raise PermanentError(end.message, reason=end.reason)
         if isinstance(end, ChildStopped):
             return None
@@ -139,6 +143,12 @@ class Trainer:
         await asyncio.to_thread(self._registry.publish, work.run.version, facts)
         work.fingerprint = await asyncio.to_thread(self._fingerprint, work.run.version)
         return facts
+
+    def _is_of_other_machines(self, end: ChildFailed, run: TrainingRun) -> bool:
+        """Whether the run is gone on with when it can be: what another machine does says nothing of it. Where none can
+        say why it ended, that has an end."""
+        unknown = self._settings.nodes > 1 and end.reason in ("crashed", "killed")
+        return end.reason == "machines" or (unknown and run.attempts < TRIES_TOGETHER)
 
     async def _child(self, job: TrainJob, folder: Path, work: _Run) -> ChildEnd:
         try:

@@ -98,9 +98,11 @@ class Bench:
         return [progress["step"] for progress in self.heard if progress.get("phase") == "training"]
 
 
-def train_job(data: Path, out: Path, *, processes: int = 1, **settings: Any) -> TrainJob:
+def train_job(
+    data: Path, out: Path, *, processes: int = 1, nodes: int = 1, rendezvous: str = "", **settings: Any
+) -> TrainJob:
     settings = {"base": str(BASE), "device": "cpu", "epochs": 2, "batch_size": 2} | settings
-    return TrainJob("whisper", settings, data, out, resume=True, processes=processes)
+    return TrainJob("whisper", settings, data, out, True, processes, nodes, rendezvous)
 
 
 def evaluate_job(frozen: Path, folder: Path, **changes: Any) -> EvaluateJob:
