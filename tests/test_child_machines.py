@@ -8,11 +8,8 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
+from another_machine import joined
 from audiofolders import write_side
 from child_bench import Bench, children, the_child, train_job, until
 from safetensors.numpy import load_file
@@ -37,12 +35,11 @@ from daemon.local.tiny import BASE
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds its child through /proc")
 
-ROOT = Path(__file__).parents[1]
 SETTINGS: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": 4,
     "gradient_accumulation": 2,
-    "epochs": 16,
+    "epochs": 8,
     "eval_steps": 20,
     "save_steps": 4,
     "spec_augment": False,
@@ -85,28 +82,6 @@ def job(data: Path, base: Path, bench: Bench) -> TrainJob:
     return train_job(data, bench.folder, nodes=2, rendezvous=rendezvous, base=str(base), **SETTINGS)
 
 
-@contextmanager
-def joined(state: Path, node: int = 1) -> Iterator[subprocess.Popen[str]]:
-    """Another machine: it sees the disk, and knows nothing else."""
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "AMBARA_", "HF_"))}
-    command = [sys.executable, "-m", "daemon", "join", str(state), "--node", str(node)]
-    with subprocess.Popen(
-        command,
-        env=bare | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-        stdout=(state / f"said-{node}").open("a"),
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _said(state: Path) -> str:
-    return (state / "said-1").read_text()
-
-
 async def test_two_machines_come_to_the_same_as_one(
     state: Path, data: Path, base: Path, bench: Bench, job: TrainJob, tmp_path: Path
 ) -> None:
@@ -121,8 +96,8 @@ async def test_two_machines_come_to_the_same_as_one(
         stopped = await _interrupted(bench, job, 7, lambda: os.kill(the_child(), signal.SIGTERM))
         assert stopped == ChildStopped(), bench.log.read_text()
         two = await bench.run(job)
-        assert isinstance(two, ChildDone), bench.log.read_text() + _said(state)
-        await until(lambda: "Trained." in _said(state))
+        assert isinstance(two, ChildDone), bench.log.read_text() + (state / "said-1").read_text()
+        await until(lambda: "Trained." in (state / "said-1").read_text())
         assert children(other.pid) == set()
         other.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(other.wait, 60) == 130
