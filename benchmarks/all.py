@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 SETS = {
     "drafting": ("drafting.py",),
+    "loading": ("loading.py",),
     "training": ("training.py",),
     "latency": ("latency.py",),
     "pipeline": ("pipeline.py",),
