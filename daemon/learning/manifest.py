@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from daemon.asr.digests import digest
 from daemon.errors import PermanentError
 
 MANIFEST = "manifest.json"
@@ -47,8 +46,7 @@ def stamps_of(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
 
 def stamp(path: Path) -> dict[str, Any]:
     """Size and sha256 of a file. Raises `OSError` where it cannot be read."""
-    with path.open("rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def is_as(path: Path, stamped: dict[str, Any]) -> bool:

@@ -154,7 +154,7 @@ def test_without_room_nothing_is_kept(
     settings: WhisperSettings, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(BASE)
-    full = usage._replace(free=1_000_000)
+    full = usage._replace(free=1_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full if "0007" in str(path) else usage)
     said = _drafts(settings)
     assert _kept(settings) == []

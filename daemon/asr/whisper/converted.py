@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from daemon.asr.digests import digest
 from daemon.asr.errors import out_of_memory
 from daemon.asr.whisper.engine import Source
 from daemon.asr.whisper.halves import half_in, remove_left
@@ -136,8 +137,7 @@ def _files(folder: Path) -> dict[str, str]:
     found = {}
     for path in folder.iterdir():
         if path.name != _MADE:
-            with path.open("rb") as file:
-                found[path.name] = file_digest(file, "sha256").hexdigest()
+            found[path.name] = digest(path)
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from daemon.asr.digests import digest
 from daemon.asr.errors import HubAwayError, ModelError
 from daemon.asr.whisper.windows import FILE as WINDOWS
 
@@ -60,8 +61,7 @@ def fingerprint(directory: Path, *facts: str) -> str:
     total = hashlib.sha256()
     weights = {file.name for pattern in _WEIGHTS for file in directory.glob(pattern)}
     for name in sorted(weights | {name for name in _SHAPES_DRAFTS if (directory / name).is_file()}):
-        with (directory / name).open("rb") as file:
-            total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+        total.update(f"{name}\0{digest(directory / name)}\0".encode())
     for fact in facts:
         total.update(f"{fact}\0".encode())
     return total.hexdigest()
