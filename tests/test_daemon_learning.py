@@ -200,24 +200,24 @@ async def test_an_end_in_the_middle_of_training(stack: Any, scene: Scene, number
         assert scene.untouched()
 
 
-async def test_a_round_on_two_machines(stack: Any, scene: Scene) -> None:
-    """The daemon waits for the other, goes on where it was when that one has left and come back, and promotes."""
+async def test_a_version_made_on_two_machines(stack: Any, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon waits for the other, and goes on where it was when that one has left and come back."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     place = {"nodes": 2, "rendezvous": f"127.0.0.1:{free_port()}"}
-    settings = scene.settings(arguments={"max_steps": 120, "save_steps": 10}, **place)
+    settings = scene.settings(arguments={"max_steps": 20, "save_steps": 2, "eval_steps": 10}, **place)
     phase = "select count(*) from training_runs where detail ->> 'phase' = %s and (detail ->> 'step')::int >= %s"
     state = scene.folder / "state"
     with daemon_process(stack, scene.folder, **settings) as daemon:
         await until(lambda: scalar(scene.db, phase, "machines", 1) == 1, "it waits for the other", guard_s=LEARNED_S)
         with joined(state) as other:
-            await until(lambda: scalar(scene.db, phase, "training", 20) == 1, "some steps trained", guard_s=LEARNED_S)
+            await until(lambda: scalar(scene.db, phase, "training", 3) == 1, "some steps trained", guard_s=LEARNED_S)
             other.terminate()
             assert daemon.wait_for("interrupted")["error"] == "Machine 1 was told to leave."
         with joined(state):
             finished = daemon.wait_for("training finished", guard_s=LEARNED_S, never="training failed")
-            daemon.wait_for("promoted", version=finished["version"], guard_s=LEARNED_S)
         detail = scalar(scene.db, "select detail from model_versions where id = %s", finished["version"])
         assert detail["training"]["processes"] == 2
-        assert detail["training"]["resumed_from"] >= 10
+        assert detail["training"]["resumed_from"] >= 2
         assert scalar(scene.db, "select count(*) from training_runs") == 1
         assert scene.untouched()
 

@@ -99,6 +99,8 @@ def test_a_stopped_training_ends_with_the_same_weights(data: Path, whole: Path, 
     result = train(data, tmp_path, never, resume=True)
     assert (result.resumed_from, result.step, result.stopped) == (stopped.step, STEPS, False)
     assert same_weights(tmp_path, whole)
+    told = json.loads((whole / "result.json").read_text())
+    assert (result.loss, result.wer) == (pytest.approx(told["loss"]), told["wer"])
     assert not (tmp_path / "checkpoints").exists()
 
 

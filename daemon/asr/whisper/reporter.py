@@ -51,8 +51,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._report(Progress(phase, state.global_step, state.max_steps, self.loss, self.wer, left))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """The pace is measured from here."""
+        """The pace is measured from here. What was logged before an interruption counts as if there had been none."""
         self._began = (time.monotonic(), state.global_step)
+        self._losses.extend(each["loss"] for each in state.log_history if "loss" in each)
+        self.wer = next((each["eval_wer"] for each in reversed(state.log_history) if "eval_wer" in each), None)
         self.tell("training", state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
