@@ -2,9 +2,9 @@
 
     python benchmarks/loading.py [--shapes tiny small] [--times 3]
 
-Weights of a published size, random (`shapes`). Seconds of `load_transcriber` in a process that has imported what it
-needs, in the middle of `--times`, and the most memory that the process had after the first, imports included. The files
-are in the system's cache.
+Weights of a published size, random (`shapes`). Seconds of the first `load_transcriber` in a process that has imported
+what it needs, and the most memory that the process had by then, imports included: in the middle of `--times` processes.
+The files are in the system's cache.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WAYS = {
 """Name -> engine, and whether its conversion is kept."""
 
 
-def load(model: str, engine: str, converted: str | None, times: int) -> tuple[list[float], float]:
-    """Seconds of each load, and MB of the process after the first. In a process of its own."""
+def load(model: str, engine: str, converted: str | None) -> tuple[float, float]:
+    """Seconds of the first load of a process, and MB of that process after it."""
     import torch  # noqa: F401
     from transformers import WhisperForConditionalGeneration  # noqa: F401
 
@@ -37,14 +37,9 @@ def load(model: str, engine: str, converted: str | None, times: int) -> tuple[li
     from daemon.asr.whisper.load import load_transcriber
 
     settings = WhisperSettings(model=model, device="cpu", engine=engine, converted=converted)  # type: ignore[arg-type]
-    seconds: list[float] = []
-    most = 0.0
-    for _ in range(times):
-        began = time.monotonic()
-        load_transcriber(settings)
-        seconds.append(time.monotonic() - began)
-        most = most or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    return seconds, most
+    began = time.monotonic()
+    load_transcriber(settings)
+    return time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
 def main() -> None:
@@ -55,17 +50,18 @@ def main() -> None:
     given = arguments.parse_args()
     print(f"{heading()}\n", flush=True)
     table = Table(["weights", "loaded with", "seconds", "memory, MB"])
-    fresh = multiprocessing.get_context("spawn")
-    for shape in given.shapes:
-        with tempfile.TemporaryDirectory(prefix="ambara-loading-") as name:
-            model, converted = Path(name) / "model", Path(name) / "converted"
-            with fresh.Pool(1) as pool:  # a process's most memory begins at what its parent has
-                pool.apply(make, (shape, model))
-            for way, (engine, keeps) in WAYS.items():
-                for times in [1, given.times] if keeps else [given.times]:  # the first makes it
-                    with fresh.Pool(1) as pool:
-                        seconds, most = pool.apply(load, (str(model), engine, str(converted) if keeps else None, times))
-                table.add(shape, way, f"{statistics.median(seconds):.2f}", f"{most:.0f}")
+    # A process's most memory begins at what its parent has, so this one does nothing. Each remembers what it hashed.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as fresh:
+        for shape in given.shapes:
+            with tempfile.TemporaryDirectory(prefix="ambara-loading-") as name:
+                model, converted = Path(name) / "model", Path(name) / "converted"
+                fresh.apply(make, (shape, model))
+                for way, (engine, keeps) in WAYS.items():
+                    given_to = (str(model), engine, str(converted) if keeps else None)
+                    if keeps:
+                        fresh.apply(load, given_to)
+                    seconds, most = zip(*(fresh.apply(load, given_to) for _ in range(given.times)), strict=True)
+                    table.add(shape, way, f"{statistics.median(seconds):.2f}", f"{statistics.median(most):.0f}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ _COUNTED = 1000
 """Counting stops there."""
 _PHASES = {
     "data": "gathering data for",
-    "machines": "waiting for machines for",
+    "waiting for machines": "waiting for machines for",
     "features": "preparing",
     "training": "training",
     "evaluating": "trying",

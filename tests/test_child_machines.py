@@ -118,7 +118,7 @@ async def test_it_ends_while_nobody_comes(state: Path, bench: Bench, job: TrainJ
         assert len(calls(state, 1)) == 1
         os.kill(the_child(), signal.SIGTERM)
     assert task.result() == ChildStopped()
-    assert bench.heard == [{"phase": "machines", "step": 1, "steps": 2}]
+    assert bench.heard == [{"phase": "waiting for machines", "step": 1, "steps": 2}]
     assert calls(state, 1) == []
 
 

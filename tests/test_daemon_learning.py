@@ -208,7 +208,9 @@ async def test_a_version_made_on_two_machines(stack: Any, scene: Scene, monkeypa
     phase = "select count(*) from training_runs where detail ->> 'phase' = %s and (detail ->> 'step')::int >= %s"
     state = scene.folder / "state"
     with daemon_process(stack, scene.folder, **settings) as daemon:
-        await until(lambda: scalar(scene.db, phase, "machines", 1) == 1, "it waits for the other", guard_s=LEARNED_S)
+        await until(
+            lambda: scalar(scene.db, phase, "waiting for machines", 1) == 1, "it waits for the other", guard_s=LEARNED_S
+        )
         with joined(state) as other:
             await until(lambda: scalar(scene.db, phase, "training", 3) == 1, "some steps trained", guard_s=LEARNED_S)
             other.terminate()

@@ -129,7 +129,7 @@ def _leave_network(job: Job, meeting: str | None, say: Say, stop: Stop) -> str |
     from daemon.asr import ranks
 
     def heard(here: int, of: int) -> None:
-        say("progress", phase="machines", step=here, steps=of)
+        say("progress", phase="waiting for machines", step=here, steps=of)
 
     try:
         connected = ranks.join(job.settings.get("device", "auto"), meeting, stop, heard)
