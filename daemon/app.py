@@ -111,9 +111,13 @@ async def _prepare(
     live = await patiently(loop.ledger.live, "Supabase")
     pulse.starting("loading the model")
     if live and live.kind != "base":
+
+        async def load_live() -> None:
+            await drafter.load(await loop.sources.maker(live))
+
         try:
             log.info("loading the model", version=live.id, name=live.name)
-            await drafter.load(await loop.sources.maker(live))
+            await (patiently(load_live, "the model") if wait else load_live())
             drafter.version = live.id
             log.info("model ready", version=live.id, live=live.id, **drafter.model.describe())
         except PermanentError as error:
@@ -122,7 +126,7 @@ async def _prepare(
             return
     log.info("loading the model", base=settings.model.base, language=settings.model.language)
     make = model_maker(settings.model)
-    model = await (patiently(lambda: drafter.load(make), "the model hub") if wait else drafter.load(make))
+    model = await (patiently(lambda: drafter.load(make), "the model") if wait else drafter.load(make))
     if settings.model.device == "auto" and str(model.describe().get("device")) == "cpu" and nvidia_card():
         log.warning("drafting on the CPU: PyTorch finds no device, and this machine has an NVIDIA card; ask the doctor")
     facts = model.describe()

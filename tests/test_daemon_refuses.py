@@ -179,7 +179,7 @@ def test_a_hub_that_does_not_answer(project: Any, tmp_path: Path) -> None:
     with daemon_process(
         project, tmp_path, ready=False, env=away | {"NOTIFY_SOCKET": str(tmp_path / "nobody")}, model=model
     ) as daemon:
-        daemon.wait_for("waiting", what="the model hub", times=2)
+        daemon.wait_for("waiting", what="the model", times=2)
 
 
 def test_a_graphics_card_that_is_not_there(project: Any, tmp_path: Path) -> None:

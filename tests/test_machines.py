@@ -72,6 +72,17 @@ def test_a_machine_that_cannot_join_says_so_where_people_look(
     assert replace(wanted, id="8").told() == []
 
 
+@pytest.mark.parametrize(("here", "told"), [("settings", "machines"), ("base", "machines"), ("killed", "killed")])
+def test_what_is_wrong_with_one_machine_alone_ends_no_run(
+    call: Call, monkeypatch: pytest.MonkeyPatch, here: str, told: str
+) -> None:
+    """It has two cards of four, or its base is not mounted: with that mended, the run is gone on with."""
+    end = {"event": "failed", "reason": here, "message": "it has 2 cards."}
+    monkeypatch.setattr(together, "_share", lambda *_: end)
+    together.join(call, 2, lambda: False)
+    assert call.told() == [{"event": "failed", "reason": told, "message": "Machine 2: it has 2 cards."}]
+
+
 def test_who_is_one_too_many_disturbs_nobody(call: Call) -> None:
     """A second one of a number, and one of a number that there is not, end no training that goes on."""
     assert call.take(2)

@@ -173,6 +173,15 @@ async def test_no_candidate_is_turned_down_for_what_the_machine_lacks(
     assert bench.stage(version)[0] == "candidate"
     assert (bench.drafter.version, bench.turns.locked()) == (1, False)
     monkeypatch.setattr(families, "load", real)
+
+    def digest(_: Path) -> str:
+        raise OSError(number, "the system's word")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("daemon.learning.manifest.digest", digest)
+        with pytest.raises(TemporaryError, match="the system's word"):
+            await bench.promote(version)
+    assert bench.stage(version)[0] == "candidate"
     assert await bench.promote(version) == ModelPromoted()
 
 
@@ -266,6 +275,23 @@ async def test_where_it_does_not_fit_alone_the_old_model_comes_back(
     assert (bench.drafter.version, bench.drafter.model.name) == (1, str(BASE))
     assert not bench.turns.locked()
     assert bench.stage(1)[0] == "live"
+
+
+async def test_where_not_even_the_old_model_fits_nobody_is_turned_down(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else has the memory: that says nothing of the candidate."""
+    version = bench.trained()
+
+    def make(_: Any) -> Transcriber:
+        raise MemoryError
+
+    with monkeypatch.context() as full:
+        full.setattr(bench.sources, "make", make)
+        with pytest.raises(TemporaryError, match="Not even the model that was there"):
+            await bench.promote(version)
+    assert (bench.stage(version)[0], bench.turns.locked()) == ("candidate", False)
+    assert await bench.promote(version) == ModelPromoted()
 
 
 @pytest.mark.parametrize("error", [ValueError("a shape"), KeyError("a layer"), OSError("a file")])

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 
 _NO_ROOM = ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed")
+_FALLEN = ("cuda failed with error", "cuda error", "cublas failed with status", "cudnn failed with status")
+"""CTranslate2's words, and PyTorch's before it had an AcceleratorError."""
+_RUSTY = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust tell of the system's errors."""
 _OF_THE_SYSTEM = frozenset(
     {errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 )
@@ -32,8 +37,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 def of_the_machine(error: BaseException) -> bool:
     """Whether the machine is to blame, whatever model it works with: its memory, its disk, a device that fell off."""
-    fallen = "AcceleratorError" in _kinds(error)
-    return out_of_memory(error) or fallen or getattr(error, "errno", None) in _OF_THE_SYSTEM
+    message = str(error).lower()
+    fallen = isinstance(error, RuntimeError) and any(sign in message for sign in _FALLEN)
+    rusty = _RUSTY.search(message)
+    number = int(rusty[1]) if rusty else getattr(error, "errno", None)
+    return out_of_memory(error) or fallen or "AcceleratorError" in _kinds(error) or number in _OF_THE_SYSTEM
 
 
 def _kinds(error: BaseException) -> set[str]:

@@ -28,6 +28,8 @@ PATIENCE = timedelta(days=7)
 GATHER_S = 600.0
 """So long it is waited for the processes of other machines."""
 _LOOK_S = 0.2
+READY_S = 60.0
+"""So long for all of them, once they have come."""
 _CONNECT = timedelta(seconds=5)
 
 
@@ -125,6 +127,11 @@ def _gather(meeting: str, cards: bool, stop: Callable[[], bool], heard: Callable
             raise TrainingError(
                 "machines", "Some machines have a graphics card that PyTorch can use, and some have none."
             )
+        until = time.monotonic() + READY_S
+        ready = store.add("ready", 1)  # who has come may be gone by now
+        while ready < of:
+            wait_on(f"Of {of} processes {of - ready} were gone when the last one came to {host}:{port}.")
+            ready = store.add("ready", 0)
     except RuntimeError as error:
         raise TrainingError("machines", "machine 0 ended before all machines had come.") from error
     return store

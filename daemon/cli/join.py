@@ -37,8 +37,8 @@ def join(
     """
     from daemon.learning import confine, process, together
 
-    if not os.access(state, os.R_OK | os.X_OK):
-        raise ConfigurationError(f"{state} cannot be read by this user: run this as the user of the daemon.")
+    if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{state} cannot be written by this user: run this as the user of the daemon.")
     kept = process.environment(os.environ)
     os.environ.clear()
     os.environ.update(kept)

@@ -113,7 +113,7 @@ async def processes(patient: Patient) -> str:
     if not training.enabled:
         raise NotAsked("training is off in the settings")
     wanted = training.processes
-    others = _others(training)
+    others = await asyncio.to_thread(_others, training)
     if wanted == 1:
         return f"one process trains{others}"
     found = await asyncio.to_thread(families.device, patient.settings.model.family, patient.model_options())

@@ -29,7 +29,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 # Nothing heavy may be imported before `confine` was called: numpy and what needs it come later.
-from daemon.asr.errors import ModelError, out_of_memory
+from daemon.asr.errors import ModelError, of_the_machine, out_of_memory
 from daemon.asr.training import TrainAgainError, TrainingError
 from daemon.learning.confine import OFFLINE_ONLY, OrphanError, confine, end_with, leave_network
 from daemon.learning.durable import sync, write_whole
@@ -217,6 +217,9 @@ def _explained(error: Exception) -> tuple[str, str]:
         return "out-of-memory", "Memory ran out: choose a smaller batch_size, or a smaller model."
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text.lower():
         return "disk-full", "The disk is full: make room where the state directory is."
+    if of_the_machine(error):
+        what = getattr(error, "strerror", None) or type(error).__name__
+        return "machine", f"The machine fails ({what}): its log says where."
     if isinstance(error, ModelError):
         return "model", text
     return "crashed", f"It ended with an unforeseen {type(error).__name__}: its log says where."

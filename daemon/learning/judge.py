@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 TRIES = 3
 """Of one candidate by one process, where nobody can say whose fault it is that a child died or hung."""
-NOT_ITS_FAULT = frozenset({"live", "anchor", "out-of-memory", "disk-full", "killed", "cannot-start"})
+NOT_ITS_FAULT = frozenset({"live", "anchor", "out-of-memory", "disk-full", "machine", "killed", "cannot-start"})
 """Why a comparison failed, where a candidate is never turned down for it."""
 PAUSE_S = 300.0
 """The longest before such a comparison begins anew: each takes the device, or a processor, for a while."""

@@ -35,7 +35,7 @@ Event = Mapping[str, Any]
 """A line of a child: ``event``, and its facts."""
 
 _FOLDER, _CALL = "machines", "call.json"
-_SOFTWARE = ("ambara", "torch", "transformers", "accelerate")
+_SOFTWARE = ("ambara", "torch", "transformers", "accelerate", "datasets", "numpy")
 _SILENT_S = 180.0
 """A machine 0 whose call does not change for so long is gone. A disk that is shared may tell a minute late."""
 _LOOK_S = 2.0

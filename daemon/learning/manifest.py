@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.asr.digests import digest
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, TemporaryError, machine_trouble
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -24,7 +24,10 @@ def model_files(folder: Path, version: int) -> list[str]:
             f"Version {version} is not on this host: it was trained elsewhere, or its weights were removed with time.",
             reason="model-missing",
         )
-    paths = sorted(model.iterdir())
+    try:
+        paths = sorted(model.iterdir())
+    except OSError as error:
+        raise machine_trouble(error) or error from None
     for path in paths:
         if path.suffix.lower() in _PICKLES or path.is_symlink() or not path.is_file():
             raise PermanentError(
@@ -37,8 +40,8 @@ def model_files(folder: Path, version: int) -> list[str]:
 
 
 def stamps_of(folder: Path, version: int) -> dict[str, dict[str, Any]] | None:
-    """File -> size and sha256; None where there is no manifest of this version."""
-    match read_object(folder / MANIFEST):
+    """File -> size and sha256; None where there is no manifest of this version. Raises `TemporaryError`."""
+    match _read_object(folder / MANIFEST):
         case {"format": format_, "version": number, "files": dict(files)} if (format_, number) == (FORMAT, version):
             return files
     return None
@@ -50,18 +53,30 @@ def stamp(path: Path) -> dict[str, Any]:
 
 
 def is_as(path: Path, stamped: dict[str, Any]) -> bool:
-    """Whether a file can be read, and is what its stamp says."""
+    """Whether a file can be read, and is what its stamp says. Raises `TemporaryError` where the machine fails."""
     try:
         return stamp(path) == stamped
-    except OSError:
+    except OSError as error:
+        if trouble := machine_trouble(error):
+            raise trouble from None
         return False
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is none."""
+    """The JSON object in a file; None where there is none that can be read."""
+    try:
+        return _read_object(path)
+    except TemporaryError:
+        return None
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The same, but raises `TemporaryError` where the machine fails."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if trouble := machine_trouble(error):
+            raise trouble from None
         return None
     return found if isinstance(found, dict) else None
 

@@ -149,8 +149,11 @@ class Promoter:
             model = await self._load(version)
             old = await self._ledger.version(before) if model is None and before else None
             # Where that does not load either, the next look finds nothing in memory, and tries again.
-            if old and await self._load(old):
+            again = await self._load(old) if old else None
+            if again:
                 self._drafter.version = before
+        if model is None and old and not again:
+            raise TemporaryError("Not even the model that was there fits into memory.", reason="out-of-memory")
         if model is None:
             raise PermanentError("It does not fit into this device's memory.", reason="model")
         return await then(model)

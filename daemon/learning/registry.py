@@ -21,7 +21,7 @@ from secrets import token_hex
 from tempfile import mkdtemp
 from typing import Any
 
-from daemon.errors import PermanentError
+from daemon.errors import PermanentError, TemporaryError
 from daemon.learning.durable import sync, write_whole
 from daemon.learning.manifest import FORMAT, MANIFEST, bytes_in, is_as, model_files, read_object, stamp, stamps_of
 
@@ -99,7 +99,8 @@ class Registry:
     def check(self, version: int) -> Path:
         """The model's directory, every byte of it as it was published.
 
-        Raises `PermanentError` if this host has it not, not whole, not as it was, or with a file that may run code.
+        Raises `PermanentError` if this host has it not, not whole, not as it was, or with a file that may run code, and
+        `TemporaryError` where the machine fails.
         """
         folder = self.folder(version)
         files = model_files(folder, version)
@@ -120,10 +121,10 @@ class Registry:
     def whole(self, version: int) -> bool:
         """Whether the version's files are all here in their sizes. Reads none of the weights; `check` does."""
         folder = self.folder(version)
-        stamps = stamps_of(folder, version)
         try:
+            stamps = stamps_of(folder, version)
             return bool(stamps) and all((folder / f).stat().st_size == s["bytes"] for f, s in (stamps or {}).items())
-        except (OSError, KeyError, TypeError):
+        except (OSError, KeyError, TypeError, TemporaryError):
             return False
 
     def read_facts(self, version: int) -> dict[str, Any] | None:

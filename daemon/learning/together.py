@@ -7,31 +7,29 @@ it waits no longer. This process opens nothing that the job names.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 from signal import SIGKILL
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 
 from daemon.errors import TemporaryError
 from daemon.learning.job import TrainJob, read
 from daemon.learning.machines import Call, Event, calling, software, towards
+from daemon.learning.rank_process import CAUSE_S, RankProcess
 
 _LOOK_S = 0.1
 """Between two looks whether somebody wants it to stop."""
-_CAUSE_S = 1.0
-"""One ends, and the others notice: so long it is waited for who says why."""
 _FAR_CAUSE_S = 15.0
 """Where that may be another machine: a disk that is shared may take so long."""
 _FAR_LOOK_S = 1.0
 """Between two looks at that disk."""
+_OF_THE_TRAINING = frozenset({"out-of-memory", "not-a-number", "crashed", "killed"})
+"""Why a process may fail on one machine that would fail on another."""
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 
 
@@ -73,7 +71,9 @@ def join(call: Call, node: int, stop: Callable[[], bool]) -> Event | None:
     except OSError as error:
         last = _failed("machines", f"its disk or its system fails: {error.strerror}.")
     if last["event"] == "failed":
-        last = {**last, "message": f"Machine {node}: {last['message']}"}
+        # What else is wrong here, and not on machine 0, is of this machine: its cards, its mounts, its disk.
+        reason = last["reason"] if last["reason"] in _OF_THE_TRAINING else "machines"
+        last = {**last, "reason": reason, "message": f"Machine {node}: {last['message']}"}
         call.tell(node, last)
     return last
 
@@ -124,7 +124,7 @@ class _Start:
     call: Call | None
     node: int = 0
 
-    def process(self, local: int, folder: Path) -> _Process:
+    def process(self, local: int, folder: Path) -> RankProcess:
         """Start one. `folder`: of this attempt, empty."""
         nodes = self.call.nodes if self.call else 1
         place: dict[str, object] = {
@@ -140,14 +140,14 @@ class _Start:
             place |= {"MASTER_ADDR": host.strip("[]"), "MASTER_PORT": port}
         way = {**towards(self.call.rendezvous), **os.environ} if self.call else {**os.environ, **_LOOPBACK}
         environment = {**usual, **way, **place}
-        return _Process(
+        return RankProcess(
             [self.program, str(self.file), str(os.getpid()), meeting],
             {name: str(value) for name, value in environment.items()},
         )
 
 
 def _once(start: _Start, say: Callable[..., None], stop: Callable[[], bool]) -> Event | int:
-    processes: list[_Process] = []
+    processes: list[RankProcess] = []
     with TemporaryDirectory(prefix="ambara-", ignore_cleanup_errors=True) as folder:
         try:
             for local in range(start.count):
@@ -158,53 +158,8 @@ def _once(start: _Start, say: Callable[..., None], stop: Callable[[], bool]) -> 
                 process.end()
 
 
-class _Process:
-    """One of them."""
-
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        self._popen = Popen(  # noqa: S603 - this interpreter and this program once more
-            [sys.executable, "-P", *arguments], stdin=DEVNULL, stdout=PIPE, env=environment
-        )
-        assert self._popen.stdout
-        self.output = self._popen.stdout
-        self.last: Event | None = None
-        """Its last word, once it has said it."""
-        self.mute = False
-        """Whether it will say nothing more."""
-        self._half = b""
-
-    def heard(self) -> list[Event]:
-        """What it has said meanwhile."""
-        chunk = os.read(self.output.fileno(), 1 << 16)
-        self.mute = not chunk
-        *lines, self._half = (self._half + chunk).split(b"\n")
-        events: list[Event] = [json.loads(line) for line in lines]
-        self.last = next((event for event in events if event["event"] != "progress"), self.last)
-        return events
-
-    @property
-    def failed(self) -> bool:
-        """Whether the others can end as well."""
-        return self.last["event"] == "failed" if self.last else self.mute
-
-    def ask_to_stop(self) -> None:
-        self._popen.terminate()
-
-    def status(self) -> int | None:
-        """Its exit status; None while it has none."""
-        with suppress(TimeoutExpired):
-            return self._popen.wait(_CAUSE_S)
-        return None
-
-    def end(self) -> None:
-        """Kill it if it lives, and reap it."""
-        self._popen.kill()
-        self._popen.wait()
-        self.output.close()
-
-
 def _attend(
-    processes: Sequence[_Process], start: _Start, say: Callable[..., None], stop: Callable[[], bool]
+    processes: Sequence[RankProcess], start: _Start, say: Callable[..., None], stop: Callable[[], bool]
 ) -> Event | int:
     """Hear them until the first is done, or one has failed, here or elsewhere."""
     first, asked, until, next_look = processes[0], False, float("inf"), 0.0
@@ -231,7 +186,7 @@ def _attend(
             if _foreseen([*_failures(processes), *told]) and call:
                 break
             if until == float("inf") and (told or any(process.failed for process in processes)):
-                until = time.monotonic() + (_FAR_CAUSE_S if call else _CAUSE_S)
+                until = time.monotonic() + (_FAR_CAUSE_S if call else CAUSE_S)
             if stop() and not asked:
                 if start.node:
                     return {"event": "stopped"}
@@ -240,7 +195,7 @@ def _attend(
     return _cause(processes, told)
 
 
-def _failures(processes: Sequence[_Process]) -> list[Event]:
+def _failures(processes: Sequence[RankProcess]) -> list[Event]:
     return [process.last for process in processes if process.last and process.failed]
 
 
@@ -248,7 +203,7 @@ def _foreseen(failures: Sequence[Event]) -> Event | None:
     return next((event for event in failures if event["reason"] != "crashed"), None)
 
 
-def _cause(processes: Sequence[_Process], told: Sequence[Event]) -> Event | int:
+def _cause(processes: Sequence[RankProcess], told: Sequence[Event]) -> Event | int:
     """Why it failed: what one foresaw, or how one ended; else the unforeseen, such as a connection that broke."""
     said = [*_failures(processes), *told]
     if foreseen := _foreseen(said):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from structlog.contextvars import bound_contextvars
 
 from daemon.asr import families
 from daemon.asr.errors import ModelError
-from daemon.backoff import patiently
-from daemon.errors import AmbaraError, PermanentError, TemporaryError, first_error
+from daemon.backoff import backoff, patiently
+from daemon.errors import AmbaraError, PermanentError, TemporaryError
 from daemon.learning.audiofolder import Frozen
 from daemon.learning.freezing import ReadAudio, freeze
+from daemon.learning.held_run import HeldRun
 from daemon.learning.job import TrainJob
 from daemon.learning.ledger import Ledger
 from daemon.learning.plan import in_short, train_job, with_rehearsal
@@ -35,7 +35,8 @@ log = structlog.get_logger(__name__)
 LEASE_S = 90.0
 TRIES_TOGETHER = 5
 """Of a run on several machines that ends without anybody's knowing why."""
-GOODBYE_S = 3.0
+PAUSE_S = 300.0
+"""The longest before such a run is gone on with: each try reads the corrections, and waits for the others."""
 
 
 class Trainer:
@@ -58,7 +59,10 @@ class Trainer:
         self._settings = settings
         self._need_room = need_room
         self._lease_s = lease_s
-        self._work: _Run | None = None
+        self._work: HeldRun | None = None
+        self._unknown: Counter[int] = Counter()
+        """Run -> how often it ended on several machines without anybody's knowing why."""
+        self._put_off = 0
 
     @property
     def progress(self) -> tuple[int, Mapping[str, Any]] | None:
@@ -81,7 +85,7 @@ class Trainer:
         )
         if run is None:
             return None
-        work = self._work = _Run(self._ledger, run, self._lease_s)
+        work = self._work = HeldRun(self._ledger, run, self._lease_s)
         try:
             with bound_contextvars(run=run.id, version=run.version):
                 log.info("training begins", attempt=run.attempts)
@@ -89,7 +93,7 @@ class Trainer:
         finally:
             self._work = None
 
-    async def _see_through(self, work: _Run) -> Event | None:
+    async def _see_through(self, work: HeldRun) -> Event | None:
         run = work.run
         try:
             facts = await work.held(self._make(work))
@@ -99,9 +103,13 @@ class Trainer:
             await patiently(lambda: self._ledger.fail(run, sentence, detail), "Supabase")
             await tidy(self._ledger, self._registry)  # the next one may need the room
             return TrainingFailed()
-        except BaseException:
+        except BaseException as error:
             await work.let_go()
+            if isinstance(error, TemporaryError) and error.reason == "machines":
+                self._put_off += 1
+                await asyncio.sleep(backoff(self._put_off, most_s=PAUSE_S))
             raise
+        self._put_off = 0
         if facts is None:
             await work.let_go()
             return None
@@ -110,7 +118,7 @@ class Trainer:
         log.info("training finished", stage=version.stage, reason=version.reason)
         return TrainingFinished() if version.stage == "candidate" else TrainingFailed()
 
-    async def _make(self, work: _Run) -> Mapping[str, Any] | None:
+    async def _make(self, work: HeldRun) -> Mapping[str, Any] | None:
         """Freeze and train. Returns the facts of the run; None if the child was stopped by somebody else."""
         version = await patiently(lambda: self._ledger.version(work.run.version), "Supabase")
         if version is None:
@@ -121,7 +129,7 @@ class Trainer:
         with self._sources.using(*([live.id] if live else [])):
             return await self._make_from(live, work, folder)
 
-    async def _make_from(self, live: Version | None, work: _Run, folder: Path) -> Mapping[str, Any] | None:
+    async def _make_from(self, live: Version | None, work: HeldRun, folder: Path) -> Mapping[str, Any] | None:
         base = await self._base(live)
         await self._need_room(Path(base["model"]))
         frozen = await self._freeze(work, live, folder / "data")
@@ -135,7 +143,7 @@ class Trainer:
             end = await self._child(job, folder, work)
         if isinstance(end, ChildFailed):
             if self._is_of_other_machines(end, work.run):
-                raise TemporaryError(end.message, reason=end.reason)
+                raise TemporaryError(end.message, reason="machines")
             raise PermanentError(end.message, reason=end.reason)
         if isinstance(end, ChildStopped):
             return None
@@ -147,10 +155,14 @@ class Trainer:
     def _is_of_other_machines(self, end: ChildFailed, run: TrainingRun) -> bool:
         """Whether the run is gone on with when it can be: what another machine does says nothing of it. Where none can
         say why it ended, that has an end."""
-        unknown = self._settings.nodes > 1 and end.reason in ("crashed", "killed")
-        return end.reason == "machines" or (unknown and run.attempts < TRIES_TOGETHER)
+        if end.reason == "machines":
+            return True
+        if self._settings.nodes == 1 or end.reason not in ("crashed", "killed", "hung"):
+            return False
+        self._unknown[run.id] += 1
+        return self._unknown[run.id] < TRIES_TOGETHER
 
-    async def _child(self, job: TrainJob, folder: Path, work: _Run) -> ChildEnd:
+    async def _child(self, job: TrainJob, folder: Path, work: HeldRun) -> ChildEnd:
         try:
             file = job.write(folder / "train.json")
         except TemporaryError as error:
@@ -176,7 +188,7 @@ class Trainer:
             raise PermanentError(str(error), reason="base-missing") from None
         return options | {"model": str(directory), "revision": None}
 
-    async def _freeze(self, work: _Run, live: Version | None, folder: Path) -> Frozen:
+    async def _freeze(self, work: HeldRun, live: Version | None, folder: Path) -> Frozen:
         samples = await patiently(lambda: self._ledger.samples(work.run), "Supabase")
         if live and live.kind == "trained":
             samples = with_rehearsal(samples, self._settings.rehearsal)
@@ -193,67 +205,7 @@ class Trainer:
         return await patiently(attempt, "the clips' audio")
 
 
-class _Run:
-    """A run that this worker holds: renews its lease and tells its progress, and gives up when another has it."""
-
-    def __init__(self, ledger: Ledger, run: TrainingRun, lease_s: float) -> None:
-        self._ledger = ledger
-        self._lease_s = lease_s
-        self.run = run
-        self.detail: dict[str, Any] = {"phase": "data"}
-        self.fingerprint = ""
-        """Of what came of it, once that is known."""
-
-    def heard(self, progress: Mapping[str, Any]) -> None:
-        """The newest figures; they reach the database with the next renewal."""
-        self.detail |= progress
-
-    async def held(self, work: Awaitable[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
-        """Do the work while the lease is kept. None if the run was lost to another worker."""
-        result: Mapping[str, Any] | None = None
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                keeper = tasks.create_task(self._keep())
-                result = await work
-                keeper.cancel()
-        except* _LostError:
-            log.warning("another worker has the run now")
-        except* AmbaraError as group:
-            raise first_error(group) from None
-        except* OSError as group:  # what each step does not foresee of the disk
-            log.warning("the disk fails the training", error=repr(group.exceptions[0]))
-            raise PermanentError("The state directory cannot be used: look after its disk.", reason="disk") from None
-        return result
-
-    async def let_go(self) -> None:
-        """End the lease now, so that whoever comes next does not wait for it."""
-        with suppress(AmbaraError, TimeoutError):
-            async with asyncio.timeout(GOODBYE_S):
-                await self._ledger.let_go(self.run)
-
-    async def _keep(self) -> None:
-        told, since = dict[str, Any](), time.monotonic()
-        while True:
-            await asyncio.sleep(1.0)
-            # A person who looks wants to see it move; the lease alone would be satisfied with less.
-            pause = min(5.0, self._lease_s / 3) if self.detail != told else self._lease_s / 3
-            if time.monotonic() - since < pause:
-                continue
-            told, since = dict(self.detail), time.monotonic()
-            try:
-                mine = await self._ledger.progress(self.run, told, self._lease_s)
-            except TemporaryError as error:
-                log.warning("cannot tell of the training", error=str(error))
-                continue
-            if not mine:
-                raise _LostError
-
-
 def _lasting(error: TemporaryError) -> AmbaraError:
     """Whatever the disk refuses ends the run, with the reason where people see it; it is tried again after a pause."""
     of_the_disk = error.reason in ("disk", "disk-full", "spool-unavailable")
     return PermanentError(str(error), reason=error.reason) if of_the_disk else error
-
-
-class _LostError(Exception):
-    """The run is another worker's."""

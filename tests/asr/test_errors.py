@@ -13,6 +13,7 @@ from daemon.asr.errors import ModelError, of_the_machine, out_of_memory
 from daemon.asr.whisper import load
 from daemon.asr.whisper.config import WhisperSettings
 from daemon.errors import machine_trouble
+from daemon.learning import child
 from daemon.local.tiny import BASE
 
 MEMORY = (
@@ -22,12 +23,20 @@ MEMORY = (
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
 )
-MACHINE = (OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O"), OSError(errno.EMFILE, "files"))
+MACHINE = (
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EIO, "I/O"),
+    OSError(errno.EMFILE, "files"),
+    RuntimeError("CUDA failed with error unspecified launch failure"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    Exception("Too many open files (os error 24)"),
+)
 NEITHER = (
     ValueError("out of memory, says a text"),
     RuntimeError("a shape"),
     OSError("no errno"),
     FileNotFoundError(errno.ENOENT, "x"),
+    OSError("No such file (os error 2)"),
 )
 
 
@@ -46,10 +55,11 @@ def test_an_allocation_that_cannot_be_had_is_told() -> None:
 
 
 @pytest.mark.parametrize("error", MACHINE, ids=repr)
-def test_the_machine(error: OSError) -> None:
+def test_the_machine(error: Exception) -> None:
     assert not out_of_memory(error)
     assert of_the_machine(error)
-    assert str(error.strerror) in str(machine_trouble(error))
+    assert str(getattr(error, "strerror", type(error).__name__)) in str(machine_trouble(error))
+    assert child._explained(error)[0] == ("disk-full" if error is MACHINE[0] else "machine")
 
 
 @pytest.mark.parametrize("error", NEITHER, ids=repr)
