@@ -12,7 +12,7 @@ TORCH_CPU ?= torch==2.13.0+cpu
 HAS_GPU := $(wildcard /dev/nvidiactl)
 
 # Each worker has a Supabase of its own; one that somebody else runs is there only once.
-WORKERS := $(if $(SUPABASE_DB_URL),0,auto --maxprocesses 4)
+WORKERS := $(if $(SUPABASE_DB_URL),0,logical --maxprocesses 4)
 # Faults wait as much as they work; more than four at a time, and starts on two processors take longer than is allowed.
 FAULT_WORKERS ?= 4
 

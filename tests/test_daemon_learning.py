@@ -89,8 +89,12 @@ def scene(stack: Any, spoken: Sequence[Utterance], tmp_path: Path) -> Iterator[S
 
 
 async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> None:
-    """Corrections become a better model that drafts everything pending again; a restart keeps it, a person may not."""
-    settings = scene.settings(arguments={"max_steps": 120})
+    """Corrections become a better model that drafts everything pending again; a restart keeps it, a person may not.
+
+    It learns in windows as long as the clips, and serves in them once it has won. The base, which knows whole ones,
+    is judged in those and serves in those.
+    """
+    settings = scene.settings(arguments={"max_steps": 120}, windows="right-sized")
     page = {"status": {"enabled": True, "port": 0}}
     with daemon_process(stack, scene.folder, **settings, **page) as daemon, looking_at(daemon) as http:
         await until(lambda: version_seen.under_way(http), "a training on the page", guard_s=LEARNED_S, pause_s=0.2)
@@ -113,6 +117,10 @@ async def test_a_round_a_restart_and_a_way_back(stack: Any, scene: Scene) -> Non
         await until(lambda: not version_seen.unlike_the_database(http, scene.db), "the same figures", pause_s=1.0)
         evidence = json.loads((scene.folder / "state" / "models" / f"{better:04}" / "evidence.json").read_text())
         assert {clip["clip_id"] for clip in evidence["clips"]} == held_out
+        windows = {name: model["windows"] for name, model in evidence["models"].items()}
+        assert windows == {"live": "3 s", "candidate": "1 to 3 s"}
+        assert [line["windows"] for line in daemon.said("model ready")] == ["3 s"]
+        assert [line["windows"] for line in daemon.said("model swapped")] == ["1 to 3 s"]
         version_seen.is_what_was_judged(http, better, evidence, promoted["why"])
         assert daemon.stop() == 0
 
