@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from corrections import Database
+from structlog.testing import capture_logs
 from supabase import AsyncClient
 
 from daemon.asr import families
@@ -143,6 +144,20 @@ async def test_a_version_is_served_with_the_engine_that_it_was_judged_with(bench
         assert bench.sources.options(known)["engine"] == served_with
         wanted = "transformers" if judged_with == "transformers" else bench.engine
         assert bench.drafter.describe()["engine"] == wanted
+
+
+async def test_an_engine_that_nobody_judged_is_told(bench: Bench) -> None:
+    """The one of the verdict is not installed here, or a person has chosen another."""
+    version = bench.trained()
+    models = {"candidate": {"engine": "ctranslate2"}}
+    (bench.registry.folder(version) / "evidence.json").write_text(json.dumps({"models": models, "clips": []}))
+    bench.sources = Sources(bench.registry, ModelSettings(base=str(BASE), device="cpu", engine="transformers"))
+    known = await bench.ledger.version(version)
+    assert known
+    with capture_logs() as lines:
+        (await bench.sources.maker(known))()
+    (line,) = (line for line in lines if line["event"] == "not the engine that it was judged with")
+    assert (line["version"], line["judged"], line["serves"]) == (version, "ctranslate2", "transformers")
 
 
 async def test_weights_that_are_not_what_they_were_are_turned_down(bench: Bench) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import structlog
+
 from daemon.asr import families
 from daemon.asr.errors import ModelError
 from daemon.asr.transcriber import Transcriber
@@ -15,6 +17,8 @@ from daemon.errors import PermanentError, machine_trouble
 from daemon.learning.ports import Version
 from daemon.learning.registry import Registry
 from daemon.sections import ModelSettings
+
+log = structlog.get_logger(__name__)
 
 _PLAIN = "transformers"
 
@@ -59,8 +63,13 @@ class Sources:
 
     def _judged_plain(self, version: int) -> bool:
         """Whether the verdict on a version is of transformers: the faster engine's words are others, if few."""
+        return self._model.engine == "auto" and self._judged_with(version) == _PLAIN
+
+    def _judged_with(self, version: int) -> str | None:
+        """The engine that the verdict on a version is of."""
         models = (self.registry.read_evidence(version) or {}).get("models", {})
-        return self._model.engine == "auto" and models.get("candidate", {}).get("engine") == _PLAIN
+        engine: str | None = models.get("candidate", {}).get("engine")
+        return engine
 
     def opened(self, model: str, revision: str | None) -> dict[str, Any]:
         """Options for a directory or hub id, opened as this host opens all models."""
@@ -82,6 +91,9 @@ class Sources:
                     "since it was trained: set them back, or choose another version with `ambara models promote`.",
                     reason="model-other",
                 )
+            judged, serves = self._judged_with(version.id), model.describe().get("engine")
+            if judged and judged != serves:
+                log.warning("not the engine that it was judged with", version=version.id, judged=judged, serves=serves)
             return model
 
         return make
