@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import training_set
 from another_machine import joined
-from audiofolders import write_side
 from child_bench import Bench, children, the_child, train_job, until
 from safetensors.numpy import load_file
 
@@ -21,37 +18,20 @@ from daemon.learning.job import TrainJob
 from daemon.learning.machines import calls
 from daemon.learning.ports import ChildDone, ChildEnd, ChildFailed, ChildStopped
 from daemon.local.sockets import free_port
-from daemon.local.speech import speak_corpus
-from daemon.local.tiny import BASE
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds its child through /proc")
 
-SETTINGS: Mapping[str, Any] = {
-    "learning_rate": 1e-3,
-    "batch_size": 4,
-    "gradient_accumulation": 2,
-    "epochs": 8,
-    "eval_steps": 20,
-    "save_steps": 4,
-    "spec_augment": False,
-}
+SETTINGS = {**training_set.SETTINGS, "epochs": 8}
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    clips = speak_corpus("B", 22, seed=51)
-    write_side(tmp_path / "data", "train", clips[:17])
-    return write_side(tmp_path / "data", "test", clips[17:])
+    return training_set.spoken_set(tmp_path)
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """The carried base without dropout: chance falls otherwise for each process."""
-    folder = Path(shutil.copytree(BASE, tmp_path / "base"))
-    config = json.loads((folder / "config.json").read_text())
-    off = {name: 0.0 for name in config if name.endswith("dropout")}
-    (folder / "config.json").write_text(json.dumps(config | off))
-    return folder
+    return training_set.calm_base(tmp_path)
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import asyncio
 import json
 import os
 import platform
-import shutil
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from audiofolders import write_side
+import training_set
 from child_bench import Bench, children, lives, the_child, train_job, until
 from safetensors.numpy import load_file
 
@@ -21,40 +20,21 @@ from daemon.asr.whisper.checkpoints import MANIFEST
 from daemon.learning import confine
 from daemon.learning.job import TrainJob
 from daemon.learning.ports import ChildDone, ChildEnd, ChildFailed, ChildStopped
-from daemon.local.speech import speak_corpus
-from daemon.local.tiny import BASE
 
 FILTERED = platform.system() == "Linux" and platform.machine() in confine._SOCKET
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds its child through /proc")
 
 STEPS = 48
-SETTINGS: Mapping[str, Any] = {
-    "learning_rate": 1e-3,
-    "batch_size": 4,
-    "gradient_accumulation": 2,
-    "epochs": 16,
-    "eval_steps": 20,
-    "save_steps": 4,
-    "spec_augment": False,
-}
-"""17 clips: two whole steps an epoch, and one with a clip for one of two processes alone."""
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    clips = speak_corpus("B", 22, seed=51)
-    write_side(tmp_path / "data", "train", clips[:17])
-    return write_side(tmp_path / "data", "test", clips[17:])
+    return training_set.spoken_set(tmp_path)
 
 
 @pytest.fixture
 def calm(tmp_path: Path) -> Path:
-    """The carried base without dropout: chance falls otherwise for each process."""
-    folder = Path(shutil.copytree(BASE, tmp_path / "base"))
-    config = json.loads((folder / "config.json").read_text())
-    off = {name: 0.0 for name in config if name.endswith("dropout")}
-    (folder / "config.json").write_text(json.dumps(config | off))
-    return folder
+    return training_set.calm_base(tmp_path)
 
 
 @pytest.fixture
@@ -69,8 +49,8 @@ async def test_two_come_to_the_same_as_one_though_they_are_killed_and_stopped(
     data: Path, calm: Path, benches: tuple[Bench, Bench]
 ) -> None:
     alone, together = benches
-    one = await trained(alone, train_job(data, alone.folder, base=str(calm), **SETTINGS))
-    job = train_job(data, together.folder, processes=2, base=str(calm), **SETTINGS)
+    one = await trained(alone, train_job(data, alone.folder, base=str(calm), **training_set.SETTINGS))
+    job = train_job(data, together.folder, processes=2, base=str(calm), **training_set.SETTINGS)
 
     killed = await interrupted(together, job, at=5, how=lambda: os.kill(the_second(), signal.SIGKILL))
     assert isinstance(killed, ChildFailed)
