@@ -3,7 +3,7 @@
 Each goes between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the words around stay. About 20 minutes on two cores.
 
     python benchmarks/all.py [NAME …]
-    python benchmarks/all.py windows drafting-small    # a quarter of an hour each; windows-30 takes three times that
+    python benchmarks/all.py windows drafting-small    # a quarter of an hour each; windows-30 hours
     python benchmarks/all.py gpu-small gpu-large-v3    # on a graphics card, see gpu.py
 """
 
@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 SETS = {
     "drafting": ("drafting.py",),
+    "eight-bits": ("eight_bits.py",),
     "loading": ("loading.py",),
     "training": ("training.py",),
     "latency": ("latency.py",),
@@ -28,6 +29,7 @@ NAMED = {
     "drafting-small": ("drafting.py", "--shapes", "small=64"),
     "windows": ("windows.py",),
     "windows-30": ("windows.py", "--window", "30"),
+    "neighbour": ("neighbour.py",),
     "gpu-small": ("gpu.py", "--shape", "small"),
     "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
 }

@@ -28,6 +28,7 @@ from hypothesis import settings
 from scripted_editor import Editor
 from supabase import AsyncClient, acreate_client
 
+import daemon.asr  # noqa: F401 - before any test imports PyTorch
 from daemon.local import origin
 from daemon.local.keys import mint
 from daemon.local.stack import LocalStack

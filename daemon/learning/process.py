@@ -23,10 +23,12 @@ UNKILLABLE_S = 10.0
 """A process that a driver holds does not even hear SIGKILL: nobody waits longer for it."""
 
 _KEPT = {
-    *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "OPENBLAS_NUM_THREADS"),
     *("HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "VIRTUAL_ENV"),
 }
-_KEPT_BEGINNINGS = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "HSA_", "MKL_", "PYTORCH_", "TORCH_")
+_KEPT_BEGINNINGS = (
+    *("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "HSA_", "MKL_", "OMP_", "GOMP_", "PYTORCH_", "TORCH_"),
+)
 
 
 async def run_child(

@@ -17,9 +17,9 @@ import torch
 from daemon.asr.errors import ModelError
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.transcriber import Draft, Transcriber, Waveform
-from daemon.asr.whisper import engines, guards
+from daemon.asr.whisper import eight_bits, engines, guards
 from daemon.asr.whisper.config import GuardSettings, WhisperSettings
-from daemon.asr.whisper.load import load_transcriber, look_at_device
+from daemon.asr.whisper.load import load_model, load_processor, load_transcriber, look_at_device
 from daemon.asr.whisper.windows import Windows, spectrograms
 from daemon.local.speech import Utterance, noise, silence, speak_corpus
 from daemon.local.tiny import BASE
@@ -75,11 +75,42 @@ def test_in_full_precision_both_say_the_same_in_short_windows(clips: Sequence[Ut
     assert abs(_wer(some, plain) - _wer(some, fast)) <= 0.002
 
 
-def test_eight_bits_are_enough(clips: Sequence[Utterance], plain: Sequence[Draft]) -> None:
-    """What ``auto`` takes on a CPU. Of a model as small as this some texts change; the rate does not."""
+def test_in_eight_bits_a_model_says_the_same_where_it_knows_the_words(
+    clips: Sequence[Utterance], plain: Sequence[Draft]
+) -> None:
+    """What ``auto`` takes on a CPU. Among words that it does not know some of its guesses change; its rate does not.
+
+    On a processor without VNNI the library's own conversion is 2 points worse in either.
+    """
     model = load_transcriber(FAST)
     assert model.describe()["dtype"] == "int8"
-    assert abs(_wer(clips, plain) - _wer(clips, model.transcribe(_audio(clips)))) <= 0.01
+    fast = model.transcribe(_audio(clips))
+    known, unknown = slice(0, MANY // 2), slice(MANY // 2, MANY)
+    assert _alike(plain[known], fast[known]) >= 0.99
+    assert abs(_wer(clips[known], plain[known]) - _wer(clips[known], fast[known])) <= 0.002
+    assert abs(_wer(clips[unknown], plain[unknown]) - _wer(clips[unknown], fast[unknown])) <= 0.01
+
+
+def test_no_sum_of_eight_bits_is_cut_off() -> None:
+    """Whatever the processor of this machine would make of it."""
+    from ctranslate2.converters.transformers import WhisperLoader
+
+    with torch.no_grad():
+        spec, whole = (WhisperLoader()(load_model(BASE, "base", torch.float32), _tokenizer()) for _ in range(2))
+    spec.validate()
+    whole.validate()
+    eight_bits.quantize(spec)
+    weights, plain = (each.variables() for each in (spec, whole))
+    narrowed = {name: value.numpy() for name, value in weights.items() if f"{name}_scale" in weights}
+    assert len(narrowed) > 20
+    for name, value in narrowed.items():
+        rows, scale = value.reshape(len(value), -1).astype(np.float32), weights[f"{name}_scale"].numpy()
+        assert np.abs(rows).max(1).min() == np.abs(rows).max() == 64
+        assert np.abs(rows / scale[:, None] - plain[name].numpy().reshape(len(value), -1)).max() <= 0.51 / scale.min()
+
+
+def _tokenizer() -> Any:
+    return load_processor(BASE, "base").tokenizer
 
 
 @pytest.fixture(scope="module", params=["transformers", "ctranslate2"])
@@ -170,7 +201,7 @@ def test_a_draw_that_helps_is_kept_and_flagged(
 def test_above_zero_words_are_drawn_and_at_zero_they_are_not(
     engine: WhisperSettings, clips: Sequence[Utterance]
 ) -> None:
-    audio = _audio(clips[MANY // 2 : MANY // 2 + 8])
+    audio = _audio(clips[MANY // 2 : MANY // 2 + 40])
 
     def said(*temperatures: float) -> list[list[list[int]]]:
         listener: Any = load_transcriber(engine)._listener  # type: ignore[attr-defined]

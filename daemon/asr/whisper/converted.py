@@ -25,6 +25,7 @@ import torch
 
 from daemon.asr.digests import digest
 from daemon.asr.errors import out_of_memory
+from daemon.asr.whisper import eight_bits
 from daemon.asr.whisper.engine import Source
 from daemon.asr.whisper.halves import half_in, remove_left
 
@@ -32,8 +33,8 @@ T = TypeVar("T")
 
 _MADE = "made.json"
 _HALF = ".half-"
-_FORMAT = 1
-"""Of what `_converter` makes of a model."""
+_FORMAT = 2
+"""Of what `_write` makes of a model. 2: of eight bits seven are used."""
 _BYTES = {"int8": 1, "float16": 2, "bfloat16": 2, "float32": 4}
 _ROOM = 1.5
 """Times what it will take has to be free, so that others have some left."""
@@ -45,7 +46,7 @@ def open_converted(source: Source, dtype: str, read: Callable[[Path], T]) -> tup
     `read` must need nothing of the folder once it returns. Raises `ModelError` if the weights cannot be used, and the
     system's error if not even the directory for temporary files takes it.
     """
-    facts = {"format": _FORMAT, "fingerprint": source.fingerprint, "dtype": dtype, **_libraries()}
+    facts = {"fingerprint": source.fingerprint, "dtype": dtype, **_makers()}
     name = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     place = source.converted
     if place and (found := _kept(place / name, facts, read)):
@@ -72,12 +73,12 @@ def _convert(source: Source, dtype: str, folder: Path) -> int:
     parameters: int = sum(parameter.numel() for parameter in model.parameters())
     if shutil.disk_usage(folder.parent).free < _ROOM * _BYTES[dtype] * parameters:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    _converter(model, source.tokenizer).convert(str(folder), quantization=dtype)
+    _write(model, source.tokenizer, dtype, folder)
     return parameters
 
 
-def _libraries() -> dict[str, str]:
-    return {library: version(library) for library in ("ctranslate2", "transformers")}
+def _makers() -> dict[str, Any]:
+    return {"format": _FORMAT, **{library: version(library) for library in ("ctranslate2", "transformers")}}
 
 
 def _kept(folder: Path, facts: dict[str, Any], read: Callable[[Path], T]) -> tuple[T, int] | None:
@@ -104,7 +105,7 @@ def _half(place: Path) -> Iterator[Path]:
 
 
 def _keep(folder: Path, name: Path, facts: dict[str, Any], parameters: int) -> None:
-    """Put it under its name, unless somebody else was faster; those by other releases of the libraries go."""
+    """Put it under its name, unless somebody else was faster; those by other makers go."""
     with suppress(OSError):
         made = {**facts, "parameters": parameters, "files": _files(folder)}
         (folder / _MADE).write_text(json.dumps(made, indent=1), encoding="utf-8")
@@ -117,7 +118,7 @@ def _keep(folder: Path, name: Path, facts: dict[str, Any], parameters: int) -> N
 def _by_others(folder: Path, dtype: str) -> bool:
     try:
         made = json.loads((folder / _MADE).read_bytes())
-        return made["dtype"] == dtype and any(made[name] != its for name, its in _libraries().items())
+        return made["dtype"] == dtype and any(made[name] != its for name, its in _makers().items())
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -141,15 +142,16 @@ def _files(folder: Path) -> dict[str, str]:
     return found
 
 
-def _converter(model: Any, tokenizer: Any) -> Any:
-    from ctranslate2.converters.converter import Converter
+def _write(model: Any, tokenizer: Any, dtype: str, folder: Path) -> None:
+    """From memory: the library's own converter would open the model's folder anew, with whatever may be in it."""
     from ctranslate2.converters.transformers import WhisperLoader
 
-    class Loaded(Converter):  # type: ignore[misc]
-        """Converts what is in memory: the library's own way would open the folder anew, with what may be in it."""
-
-        def _load(self) -> Any:
-            with torch.no_grad():
-                return WhisperLoader()(model, tokenizer)
-
-    return Loaded()
+    with torch.no_grad():
+        spec = WhisperLoader()(model, tokenizer)
+    spec.validate()
+    if dtype == "int8":
+        eight_bits.quantize(spec)
+    else:
+        spec.optimize(dtype)
+    folder.mkdir()
+    spec.save(str(folder))
