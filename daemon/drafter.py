@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from daemon.asr.device import keep_memory
@@ -38,6 +39,7 @@ class Drafter:
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
         self._model: Transcriber | None = None
+        self._memory: tuple[int, int] | None = None
         self._deadline: float | None = None
         self.version: int | None = None
         """The number under which the loaded model is known to the database."""
@@ -49,8 +51,11 @@ class Drafter:
         return self._model
 
     def describe(self) -> dict[str, Any]:
-        """Facts about the loaded model; none between two."""
-        return self._model.describe() if self._model else {}
+        """Facts about the loaded model, and its device's memory after the last batch; none between two."""
+        if not self._model:
+            return {}
+        free, total = self._memory or (0, 0)
+        return {**self._model.describe(), **({"memory": {"free": free, "total": total}} if total else {})}
 
     @property
     def working(self) -> bool:
@@ -67,8 +72,12 @@ class Drafter:
 
     async def load(self, make: Callable[[], Transcriber]) -> Transcriber:
         """Make the model in its thread and warm it up. Whatever `make` raises comes out here."""
-        self._model = await self._run(lambda: _made(make))
-        return self._model
+
+        def take() -> Transcriber:
+            self._model = _made(make)
+            return self._model
+
+        return await self._run(take)
 
     async def prepare(self, make: Callable[[], Transcriber]) -> Transcriber:
         """Make another model beside the hot one, which goes on drafting meanwhile; `use` makes it the hot one.
@@ -135,9 +144,17 @@ class Drafter:
         while (job := self._jobs.get()) is not None:
             work, future, budget_s = job
             self._deadline = None if budget_s is None else time.monotonic() + budget_s
-            _answer(work, future)
+            _answer(partial(self._do, work), future)
             self._deadline = None
             del job, work, future  # or the model that it dropped would stay in memory until the next
+
+    def _do(self, work: Callable[[], T]) -> T:
+        result = work()
+        try:  # here, where a card that hangs is noticed
+            self._memory = self._model.memory() if self._model else None
+        except Exception:  # the next batch meets the device's error, and knows what to do with it
+            self._memory = None
+        return result
 
 
 def _made(make: Callable[[], Transcriber]) -> Transcriber:

@@ -217,7 +217,15 @@ def test_a_server_that_is_away_or_does_not_exist() -> None:
     assert "SUPABASE_URL" in said
 
 
-def test_markup_in_a_worker_name_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    daemons = [{"worker": "[link=http://x]w[/link]\x07", "silent_s": 3, "state": None}]
+def test_markup_in_a_worker_name_is_text_and_a_card_s_memory_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    card = {"version": 3, "device": "cuda:0", "memory": {"free": 67_500_000_000, "total": 80_000_000_000}}
+    daemons = [
+        {"worker": "[link=http://x]w[/link]\x07", "silent_s": 3, "state": None},
+        {"worker": "with-a-card", "silent_s": 3, "state": card},
+        {"worker": "a-stranger", "silent_s": 3, "state": {**card, "memory": {"free": "much", "total": []}}},
+    ]
     status_view.show({"queue": {}, "daemons": daemons, "published": ["clips", "ambara_daemons"]}, "http://x")
-    assert "[link=http://x]w[/link]�" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "[link=http://x]w[/link]�" in said
+    assert "v3 on cuda:0, 12.5 of 80.0 GB in use, 0 drafted" in said
+    assert "v3 on cuda:0, 0 drafted" in said

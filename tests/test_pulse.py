@@ -61,6 +61,7 @@ class Model(Transcriber):
 
     def __init__(self) -> None:
         self.begun, self.answer = threading.Event(), threading.Event()
+        self.free = 60_000_000_000
 
     def transcribe(self, batch: Any) -> list[Draft]:
         self.begun.set()
@@ -69,6 +70,11 @@ class Model(Transcriber):
 
     def warm_up(self) -> None:
         pass
+
+    def memory(self) -> tuple[int, int] | None:
+        if self.free < 0:
+            raise RuntimeError("CUDA error: the card fell off the bus")
+        return self.free, 80_000_000_000
 
 
 async def hung_for(seconds: float, pulse: Pulse) -> None:
@@ -162,6 +168,20 @@ async def test_a_model_that_hangs_ends_the_petting_until_it_answers(
             await work
         await until(lambda: "WATCHDOG=1" in manager.heard(), "it answered")
     assert [line["event"] for line in lines] == ["the model hangs"]
+    drafter.close()
+
+
+async def test_the_device_s_memory_is_told_after_each_batch() -> None:
+    drafter, model = Drafter(), Model()
+    model.answer.set()
+    await drafter.load(lambda: model)
+    assert drafter.describe()["memory"] == {"free": 60_000_000_000, "total": 80_000_000_000}
+    for free, told in ((5_000_000_000, 5_000_000_000), (-1, None), (7_000_000_000, 7_000_000_000)):
+        model.free = free
+        assert len(await drafter.transcribe([np.zeros(SAMPLE_RATE, np.float32)])) == 1
+        assert drafter.describe().get("memory", {"free": None})["free"] == told
+    await drafter.unload()
+    assert drafter.describe() == {}
     drafter.close()
 
 

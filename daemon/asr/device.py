@@ -28,10 +28,11 @@ class Device:
     """At this moment, beside whatever else runs there."""
 
 
-def measure(device: torch.device, dtype: str) -> Device:
+def measure(device: torch.device | str, dtype: str) -> Device:
     """Ask a device how large it is."""
     import torch
 
+    device = torch.device(device)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return Device(f"cuda ({torch.cuda.get_device_name(device)})", dtype, total, free)

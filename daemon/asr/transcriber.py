@@ -63,6 +63,13 @@ class Transcriber(ABC):
         noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE).astype(np.float32) * 0.1
         self.transcribe([noise])
 
+    def memory(self) -> tuple[int, int] | None:
+        """Bytes of its device that are free at this moment, and all that it has; None where it is the machine's own.
+
+        Raises whatever the device raises.
+        """
+        return None
+
     def describe(self) -> dict[str, Any]:
         """Facts about the loaded model for logs and `status`: device, dtype, language, parameters."""
         return {"name": self.name, "fingerprint": self.fingerprint, "window_s": self.window_s}

@@ -12,7 +12,7 @@ from rich.text import Text
 from daemon.cli.plain import moment
 from daemon.cli.plain import text as _text
 from daemon.cli.status_edits import told
-from daemon.status.words import lasting
+from daemon.status.words import device_memory, lasting
 
 SILENT_S = 150.0
 """Seconds. A daemon says something every 30 s; one that missed five is not well."""
@@ -143,7 +143,7 @@ def _daemons(daemons: Sequence[Found]) -> list[Text]:
         lines.append(_text(f"  {each['worker']}"))
         model = f"v{state['version']} on {state.get('device') or '?'}" if state.get("version") else "no model yet"
         named = f" ({state['name']})" if state.get("name") else ""
-        lines.append(_text(f"    {model}{named}, {state.get('drafted', 0)} drafted"))
+        lines.append(_text(f"    {model}{named}{device_memory(state)}, {state.get('drafted', 0)} drafted"))
         if state.get("blocked"):
             lines.append(_text(f"    not drafting: {state['blocked']}", "yellow"))
         why = f": {state['feed_reason']}" if state.get("feed_reason") else ""

@@ -13,7 +13,7 @@ from daemon.status import plots
 from daemon.status.here import Here
 from daemon.status.reasons import words as in_words
 from daemon.status.truth import Look, Truth
-from daemon.status.words import ago, counted, lasting, minute, percent
+from daemon.status.words import ago, counted, device_memory, lasting, minute, percent
 from handlers.edits import change, told
 from handlers.policy import Policy
 from handlers.promotion import judge
@@ -222,7 +222,7 @@ def _daemon(found: Found) -> dict[str, Any]:
     return {
         "worker": found["worker"],
         "version": f"v{state['version']}" if state.get("version") else "",
-        "device": state.get("device") or "",
+        "device": (state.get("device") or "") + device_memory(state),
         "feed": state.get("feed") or "",
         "drafted": state.get("drafted", 0),
         "silent": f"{lasting(silent)} ago",

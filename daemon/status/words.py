@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 _STEPS = ((90, 1, "s"), (5400, 60, "min"), (129_600, 3600, "h"))
 
@@ -42,6 +44,14 @@ def minute(moment: datetime | str | None) -> str:
 def percent(rate: float) -> str:
     """A fraction, such as ``12.3 %``."""
     return f"{rate * 100:.1f} %"
+
+
+def device_memory(state: Mapping[str, Any]) -> str:
+    """What a daemon's state tells of its graphics card, such as ``, 12.5 of 80.0 GB in use``; else nothing."""
+    told = state.get("memory")
+    if not isinstance(told, Mapping) or not all(isinstance(told.get(name), int) for name in ("free", "total")):
+        return ""
+    return f", {(told['total'] - told['free']) / 1e9:.1f} of {told['total'] / 1e9:.1f} GB in use"
 
 
 def counted(number: int, thing: str) -> str:

@@ -16,7 +16,7 @@ from daemon.asr.errors import ModelError
 from daemon.asr.training import TrainingError
 from daemon.asr.whisper.arguments import precision
 from daemon.asr.whisper.config import TrainingSettings, WhisperSettings
-from daemon.asr.whisper.load import choose_device, look_at_device, windows_at_once
+from daemon.asr.whisper.load import choose_device, load_transcriber, look_at_device, windows_at_once
 from daemon.local.tiny import BASE
 
 GIB = 1 << 30
@@ -82,6 +82,15 @@ def test_on_the_cpu() -> None:
     assert (found.name, found.dtype) == ("cpu", "int8")
     assert 0 < found.free <= found.total
     assert precision(TrainingSettings(), torch.device("cpu")) == "float32"
+
+
+def test_a_model_tells_the_memory_of_a_card_and_not_the_machine_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_transcriber(WhisperSettings(str(BASE), device="cpu"))
+    assert model.memory() is None
+    monkeypatch.setitem(model._facts, "device", "cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 8 * GIB) if str(device) == "cuda" else 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    assert model.memory() == (3 * GIB, 8 * GIB)
 
 
 @pytest.mark.parametrize("present", [""], indirect=True)

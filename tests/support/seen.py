@@ -139,6 +139,7 @@ def here(**changes: Any) -> Here:
         "doing": "live v3, 12 pending",
         "ready": True,
         "version": 3,
+        "model": {"device": "cuda:0", "memory": {"free": 60_000_000_000, "total": 80_000_000_000}},
         "feed": feed,
         "written": 210,
         "busy": frozenset({"draft"}),

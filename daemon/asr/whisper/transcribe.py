@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon.asr import device
 from daemon.asr.chunking import cut, stitch
 from daemon.asr.transcriber import SAMPLE_RATE, Draft, Transcriber, Waveform, uncertainty
 from daemon.asr.whisper import guards
@@ -62,6 +63,13 @@ class WhisperTranscriber(Transcriber):
         """Run the device once on a full window; the guards, which would refuse noise, are left out."""
         noise = np.random.default_rng(0).standard_normal(self._window).astype(np.float32) * 0.1
         self._listener.warm_up(noise)
+
+    def memory(self) -> tuple[int, int] | None:
+        """See `Transcriber.memory`."""
+        if self._facts["device"] == "cpu":
+            return None
+        found = device.measure(self._facts["device"], self._facts["dtype"])
+        return found.free, found.total
 
     def describe(self) -> dict[str, Any]:
         """Name, fingerprint, window, device, dtype, language, task and number of parameters."""
