@@ -45,6 +45,7 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 
 contracts: setup
 	$(BIN)/lint-imports

@@ -78,7 +78,14 @@ join model_versions v on v.id = 1 + d.id % (select count(*) from model_versions)
 
 def fill(db_url: str, clips: int, models: Path) -> int:
     """Rows, and the evidence of one version. Returns its number."""
-    compared = {"against": 1, "clips": 200, "recordings": 5, "words": 2000, "live_wer": 0.41, "candidate_wer": 0.3}
+    compared: dict[str, object] = {
+        "against": 1,
+        "clips": 200,
+        "recordings": 5,
+        "words": 2000,
+        "live_wer": 0.41,
+        "candidate_wer": 0.3,
+    }
     compared |= {"gain_low": 0.09, "gain_high": 0.13, "confidence": 0.95, "guards": GUARDS}
     with psycopg.connect(db_url, autocommit=True) as db:
         generate(db, clips)

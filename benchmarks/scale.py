@@ -151,7 +151,7 @@ def share(stack: LocalStack, settled: int) -> list[str]:
         db.execute("delete from clips where id in (select clip_id from draft_state where retry_at < now())")
         row = db.execute("select id from model_versions where stage = 'live'").fetchone()
         assert row is not None
-        shifts = [asyncio.run(shift(stack, db, row[0], n, n * CLIPS_EACH, BATCH_S)) for n in (1, 2, 4)]
+        shifts = [shift(stack, db, row[0], n, n * CLIPS_EACH, BATCH_S) for n in (1, 2, 4)]
     ideal = 16 / BATCH_S
     title = f"workers beside {settled:,} clips that want nothing"
     table = beneath(title, "clips", "clips/s", "of the engine's", "statements per clip", "each", "wrong")

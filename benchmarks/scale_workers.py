@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
+import structlog
 import uvicorn
 from scale_rows import Db
 from starlette.applications import Starlette
@@ -64,33 +69,60 @@ class Shift:
     """What may not be: empty."""
 
 
-async def shift(stack: LocalStack, db: Db, version: int, workers: int, clips: int, batch_s: float) -> Shift:
-    """Let so many workers draft so many new clips, through the Data API, until none is left. `version` is live."""
+def shift(stack: LocalStack, db: Db, version: int, workers: int, clips: int, batch_s: float) -> Shift:
+    """Let so many workers, each a process, draft so many new clips, through the Data API, until none is left.
+
+    `version` is live.
+    """
     run = arrive(db, clips)
-    statements = 0
-
-    async def count(_request: httpx.Request) -> None:
-        nonlocal statements
-        statements += 1
-
-    async def read(_run_id: str, _file_name: str) -> Waveform:
-        return SILENCE
-
-    async with AsyncExitStack() as stay:
-        stores = []
-        for number in range(workers):
-            http = await stay.enter_async_context(http_client())
-            http.event_hooks["request"] = [count]
-            client = await connect(stack.url, stack.service_role_key, http)
-            stores.append(ClipStore(client, f"worker-{workers}-{number}"))
+    spawn = get_context("spawn")
+    ready = spawn.Barrier(workers + 1)
+    done: Queue[tuple[str, Tally, int]] = spawn.Queue()
+    processes = [
+        spawn.Process(
+            target=work,
+            args=(stack.url, stack.service_role_key, f"worker-{workers}-{number}", version, batch_s, ready, done),
+        )
+        for number in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        ready.wait(GIVE_UP_S)
         began = time.monotonic()
-        async with asyncio.TaskGroup() as tasks:
-            turns = [
-                tasks.create_task(Pipeline(store, read, Engine(batch_s)).turn(Request(version))) for store in stores
-            ]
+        found = sorted((done.get(timeout=GIVE_UP_S) for _ in processes), key=lambda each: each[0])
         taken = time.monotonic() - began
-    tallies = [turn.result() for turn in turns]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    tallies = [tally for _, tally, _ in found]
+    statements = sum(count for *_, count in found)
     return Shift(workers, clips, taken, statements, tuple(t.written for t in tallies), tuple(wrong(db, run, tallies)))
+
+
+def work(url: str, key: str, name: str, version: int, batch_s: float, ready: Barrier, done: Queue[Any]) -> None:
+    """One worker: a process of its own, as a daemon is. Puts its name, its tally and its statements."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+    async def turn() -> tuple[Tally, int]:
+        statements = 0
+
+        async def count(_request: httpx.Request) -> None:
+            nonlocal statements
+            statements += 1
+
+        async def read(_run_id: str, _file_name: str) -> Waveform:
+            return SILENCE
+
+        async with http_client() as http:
+            http.event_hooks["request"] = [count]
+            store = ClipStore(await connect(url, key, http), name)
+            pipeline = Pipeline(store, read, Engine(batch_s))
+            await asyncio.to_thread(ready.wait, GIVE_UP_S)
+            return await pipeline.turn(Request(version)), statements
+
+    done.put((name, *asyncio.run(turn())))
 
 
 def arrive(db: Db, clips: int) -> str:

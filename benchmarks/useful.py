@@ -148,7 +148,7 @@ def by_budget(played: Sequence[dict[str, list[Point]]]) -> None:
 def by_seed(played: Iterable[dict[str, list[Point]]]) -> list[dict[str, list[Point]]]:
     """Print the table of seeds, a row when a seed is done, word error rates from no correction on. Returns them."""
     table = Table(("seed", *(f"WER: {name}" for name in ORDERS), *(f"for the same: {name}" for name in ORDERS)))
-    known = []
+    known: list[dict[str, list[Point]]] = []
     for each in played:
         goal = each["arrival"][-1].wer
         rates = (" / ".join(f"{100 * point.wer:.1f}" for point in points) for points in each.values())

@@ -107,10 +107,10 @@ def main() -> None:
     table = Table(
         ("trained in windows", "CPU s to train", "heard in windows", "CPU s to hear", "WER held out", "loops", "no end")
     )
-    for (name, served), found in heard.items():
+    for (name, served), seeds in heard.items():
         training = spent.get((name, ""))
         each = [f"{used.cpu_s / given.seeds:.1f}" if used else "" for used in (training, spent[name, served])]
-        table.add(name, each[0], served, each[1], *_row(found))
+        table.add(name, each[0], served, each[1], *_row(seeds))
 
 
 if __name__ == "__main__":
