@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from report import Table, heading
+from report import Cost, Table, cost, heading
 
 from daemon.asr.metrics import word_error_rate
 from daemon.asr.whisper import eight_bits
@@ -39,9 +39,10 @@ def main() -> None:
     arguments.add_argument("--clips", type=int, default=500)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    vnni = CPUINFO.exists() and "vnni" in CPUINFO.read_text(encoding="utf-8")
-    print(f"{heading()}; {given.clips} clips of each kind; a processor with{'' if vnni else 'out'} VNNI\n")
-    table = Table(("engine", "WER, words it knows", "same", "WER, others", "same"))
+    flags = CPUINFO.read_text(encoding="utf-8") if CPUINFO.exists() else ""
+    vnni = f"; a processor with{'' if 'vnni' in flags else 'out'} VNNI" if "avx2" in flags else ""
+    print(f"{heading()}; {given.clips} clips of each kind{vnni}\n")
+    table = Table(("engine", "WER, words it knows", "same", "WER, others", "same", "CPU s"))
     sides = [speak_corpus("A", given.clips, seed=31), speak_corpus("B", given.clips, seed=32)]
     first: list[list[str]] | None = None
     for name, settings, quantize in (
@@ -52,13 +53,14 @@ def main() -> None:
     ):
         with patch.object(eight_bits, "quantize", quantize):
             model = load_transcriber(settings)
-        said = [[draft.text for draft in model.transcribe([clip.audio for clip in side])] for side in sides]
+        with cost(spent := Cost()):
+            said = [[draft.text for draft in model.transcribe([clip.audio for clip in side])] for side in sides]
         first = first or said
         cells = []
         for side, texts, plain in zip(sides, said, first, strict=True):
             same = sum(one == other for one, other in zip(texts, plain, strict=True)) / len(side)
             cells += [f"{word_error_rate([clip.text for clip in side], texts):.1%}", f"{same:.1%}"]
-        table.add(name, *cells)
+        table.add(name, *cells, f"{spent.cpu_s:.1f}")
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ class Drafter:
 
     def describe(self) -> dict[str, Any]:
         """Facts about the loaded model, and its device's memory after the last batch; none between two."""
-        if not self._model:
+        model, memory = self._model, self._memory
+        if not model:
             return {}
-        free, total = self._memory or (0, 0)
-        return {**self._model.describe(), **({"memory": {"free": free, "total": total}} if total else {})}
+        return {**model.describe(), **({"memory": dict(zip(("free", "total"), memory, strict=True))} if memory else {})}
 
     @property
     def working(self) -> bool:
@@ -149,11 +149,11 @@ class Drafter:
             del job, work, future  # or the model that it dropped would stay in memory until the next
 
     def _do(self, work: Callable[[], T]) -> T:
+        self._memory = None  # a batch that fails leaves nothing to tell of
         result = work()
-        try:  # here, where a card that hangs is noticed
+        self._deadline = self._deadline or time.monotonic() + PATIENCE_S  # a card that hangs may do so here
+        with suppress(Exception):  # the next batch meets the device's error, and knows what to do with it
             self._memory = self._model.memory() if self._model else None
-        except Exception:  # the next batch meets the device's error, and knows what to do with it
-            self._memory = None
         return result
 
 

@@ -56,6 +56,7 @@ async def test_no_secret_reaches_it_and_what_it_needs_does(bench: Bench, monkeyp
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(bench.stub("tell(1)\nwhile not stop(): time.sleep(0.01)"))
         await until(lambda: bench.steps() == [1])
@@ -64,7 +65,7 @@ async def test_no_secret_reaches_it_and_what_it_needs_does(bench: Bench, monkeyp
         os.kill(pid, signal.SIGTERM)
     assert task.result() == ChildStopped()
     assert not [name for name, value in SECRETS.items() if name.encode() in given or value.encode() in given]
-    for name in ("PATH", "HOME", "CUDA_VISIBLE_DEVICES=1", "LC_ALL=C.UTF-8", "OMP_NUM_THREADS=1"):
+    for name in ("PATH", "HOME", "CUDA_VISIBLE_DEVICES=1", "LC_ALL=C.UTF-8", "OMP_NUM_THREADS=1", "GOMP_SPINCOUNT=7"):
         assert name.encode() in given
 
 

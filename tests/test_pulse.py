@@ -66,6 +66,8 @@ class Model(Transcriber):
     def transcribe(self, batch: Any) -> list[Draft]:
         self.begun.set()
         assert self.answer.wait(GUARD_S)
+        if any(np.isnan(wave).any() for wave in batch):
+            raise ValueError("no such audio")
         return [Draft("", None) for _ in batch]
 
     def warm_up(self) -> None:
@@ -180,6 +182,9 @@ async def test_the_device_s_memory_is_told_after_each_batch() -> None:
         model.free = free
         assert len(await drafter.transcribe([np.zeros(SAMPLE_RATE, np.float32)])) == 1
         assert drafter.describe().get("memory", {"free": None})["free"] == told
+    with pytest.raises(ValueError, match="no such audio"):
+        await drafter.transcribe([np.full(SAMPLE_RATE, np.nan, np.float32)])
+    assert "memory" not in drafter.describe(), "of a batch that failed nothing is known"
     await drafter.unload()
     assert drafter.describe() == {}
     drafter.close()

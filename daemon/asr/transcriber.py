@@ -64,7 +64,7 @@ class Transcriber(ABC):
         self.transcribe([noise])
 
     def memory(self) -> tuple[int, int] | None:
-        """Bytes of its device that are free at this moment, and all that it has; None where it is the machine's own.
+        """Bytes of its graphics card that are free at this moment, and all that it has; None where it uses none.
 
         Raises whatever the device raises.
         """

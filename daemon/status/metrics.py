@@ -69,7 +69,12 @@ def _of_this_process(here: Here) -> Iterator[Metric]:
         yield _gauge("loaded_version", "The model version in memory.", here.version)
     if memory := here.model.get("memory"):
         states = {state: memory[state] for state in ("free", "total")}
-        yield _gauges("device_memory_bytes", "Of the graphics card, whoever uses it.", "state", states)
+        yield _gauges(
+            "device_memory_bytes",
+            "Of the graphics card when the last batch was done, whoever uses it.",
+            "state",
+            states,
+        )
     if feed := here.feed:
         states = {state: state == feed.state for state in FEED_STATES}
         yield _gauges("feed_state", "What can be expected of Realtime: one of them is 1.", "state", states)

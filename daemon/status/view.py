@@ -222,7 +222,7 @@ def _daemon(found: Found) -> dict[str, Any]:
     return {
         "worker": found["worker"],
         "version": f"v{state['version']}" if state.get("version") else "",
-        "device": (state.get("device") or "") + device_memory(state),
+        "device": f"{state['device']}{device_memory(state)}" if state.get("device") else "",
         "feed": state.get("feed") or "",
         "drafted": state.get("drafted", 0),
         "silent": f"{lasting(silent)} ago",

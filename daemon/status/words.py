@@ -47,7 +47,7 @@ def percent(rate: float) -> str:
 
 
 def device_memory(state: Mapping[str, Any]) -> str:
-    """What a daemon's state tells of its graphics card, such as ``, 12.5 of 80.0 GB in use``; else nothing."""
+    """Of a daemon's graphics card when its last batch was done, such as ``, 12.5 of 80.0 GB in use``; else nothing."""
     told = state.get("memory")
     if not isinstance(told, Mapping) or not all(isinstance(told.get(name), int) for name in ("free", "total")):
         return ""

@@ -119,7 +119,7 @@ def test_what_is_not_as_it_was_is_made_anew(
     assert _kept(settings) == [folder]
 
 
-@pytest.mark.parametrize("other", ["weights", "language", "numbers", "library"])
+@pytest.mark.parametrize("other", ["weights", "language", "numbers", "library", "format"])
 def test_another_is_never_taken_for_it(
     settings: WhisperSettings, loads: list[str], other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,9 +137,13 @@ def test_another_is_never_taken_for_it(
             changed = replace(settings, dtype="float32")
         case "library":
             monkeypatch.setattr("daemon.asr.whisper.converted.version", lambda name: f"{name} 99")
+        case "format":
+            monkeypatch.setattr("daemon.asr.whisper.converted._FORMAT", 99)
     assert load.load_transcriber(changed).describe()["dtype"] == ("float32" if other == "numbers" else "int8")
     assert len(loads) == 2
-    assert len(_kept(settings)) == (1 if other == "library" else 2), "what another release made is of no use any more"
+    assert len(_kept(settings)) == (1 if other in {"library", "format"} else 2), (
+        "what another release made is of no use any more"
+    )
 
 
 def test_without_a_place_it_is_loaded_all_the_same(settings: WhisperSettings, loads: list[str]) -> None:

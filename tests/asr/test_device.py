@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -153,3 +154,17 @@ def test_what_one_batch_frees_is_there_for_the_next() -> None:
     usual, kept = faults(""), faults("keep_memory()")
     assert usual[1] > 0.5 * usual[0]
     assert kept[1] < 0.1 * usual[1], (usual, kept)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_that_wait_for_others_sleep_soon_unless_somebody_says_otherwise(
+    given: dict[str, str], found: str
+) -> None:
+    """How much that is worth, `benchmarks/neighbour.py` tells."""
+    bare = {name: its for name, its in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    look = "import os, sys, daemon.asr; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], env=bare | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [found, "False"]

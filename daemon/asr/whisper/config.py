@@ -51,7 +51,7 @@ class WhisperSettings:
     task: Task = "transcribe"
     device: Device = "auto"
     dtype: Precision = "auto"
-    """``auto`` is float16 on CUDA; elsewhere float32, or int8 with CTranslate2."""
+    """``auto`` is float16 on CUDA; elsewhere float32, or int8 with CTranslate2, which has seven of the eight bits."""
     batch_size: int | None = None
     """Whole windows on the device at once, or as much of shorter ones; halved when its memory runs out. None: 16, and
     on a graphics card as many as fit into a quarter of its memory, 64 at most."""

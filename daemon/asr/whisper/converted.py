@@ -82,8 +82,11 @@ def _makers() -> dict[str, Any]:
 
 
 def _kept(folder: Path, facts: dict[str, Any], read: Callable[[Path], T]) -> tuple[T, int] | None:
-    """What was kept, if it is as it was made. What is not is removed."""
+    """What was kept, if it is as it was made. What is not is removed, and what other makers made too."""
     remove_left(folder.parent, _HALF)
+    for other in folder.parent.glob("[0-9a-f]*"):
+        if _by_others(other, facts["dtype"]):
+            shutil.rmtree(other, ignore_errors=True)
     if not folder.exists():
         return None
     if parameters := _whole(folder, facts):
@@ -105,14 +108,11 @@ def _half(place: Path) -> Iterator[Path]:
 
 
 def _keep(folder: Path, name: Path, facts: dict[str, Any], parameters: int) -> None:
-    """Put it under its name, unless somebody else was faster; those by other makers go."""
+    """Put it under its name, unless somebody else was faster."""
     with suppress(OSError):
         made = {**facts, "parameters": parameters, "files": _files(folder)}
         (folder / _MADE).write_text(json.dumps(made, indent=1), encoding="utf-8")
         folder.rename(name)
-    for other in name.parent.glob("[0-9a-f]*"):
-        if other != name and _by_others(other, facts["dtype"]):
-            shutil.rmtree(other, ignore_errors=True)
 
 
 def _by_others(folder: Path, dtype: str) -> bool:

@@ -29,7 +29,9 @@ def quantize(spec: Any) -> None:
             return
         weights = value.to("float32").numpy()
         rows = weights.reshape(len(weights), -1)
-        scale = MOST / np.maximum(np.abs(rows).max(1), MOST / np.finfo(np.float32).max)
+        most = np.abs(rows).max(1)
+        most[most == 0] = MOST
+        scale = MOST / np.maximum(most, MOST / np.finfo(np.float32).max)
         setattr(layer, key, NumpyVariable(np.rint(rows * scale[:, None]).astype(np.int8).reshape(weights.shape)))
         setattr(layer, f"{key}_scale", NumpyVariable(scale.astype(np.float32)))
 

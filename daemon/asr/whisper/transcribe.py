@@ -66,7 +66,7 @@ class WhisperTranscriber(Transcriber):
 
     def memory(self) -> tuple[int, int] | None:
         """See `Transcriber.memory`."""
-        if self._facts["device"] == "cpu":
+        if not self._facts["device"].startswith("cuda"):
             return None
         found = device.measure(self._facts["device"], self._facts["dtype"])
         return found.free, found.total
