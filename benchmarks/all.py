@@ -3,7 +3,9 @@
 Each goes between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the words around stay. About 20 minutes on two cores.
 
     python benchmarks/all.py [NAME …]
-    python benchmarks/all.py windows drafting-small    # a quarter of an hour each; windows-30 hours
+    python benchmarks/all.py drafting-small neighbour  # a quarter of an hour, some minutes
+    python benchmarks/all.py training-seeds            # some 20 minutes
+    python benchmarks/all.py windows                   # more than an hour
     python benchmarks/all.py gpu-small gpu-large-v3    # on a graphics card, see gpu.py
 """
 
@@ -27,8 +29,8 @@ SETS = {
 """Name -> script and arguments."""
 NAMED = {
     "drafting-small": ("drafting.py", "--shapes", "small=64"),
-    "windows": ("windows.py",),
-    "windows-30": ("windows.py", "--window", "30"),
+    "training-seeds": ("training.py", "--seeds", "5"),
+    "windows": ("windows.py", "--window", "30"),
     "neighbour": ("neighbour.py",),
     "gpu-small": ("gpu.py", "--shape", "small"),
     "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
