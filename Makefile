@@ -63,7 +63,7 @@ systemd-test: setup ## Boot a real systemd in a container, install the service i
 matrix: setup ## Try other versions of Python, PyTorch and transformers: ONLY=3.13 for some rows.
 	$(BIN)/python tests/matrix.py $(if $(SUPABASE_DB_URL),--workers 0) $(if $(ONLY),--only '$(ONLY)')
 
-bench: setup ## Measure speed against the usual ways, and write docs/performance.md. 20 minutes; ONLY=drafting for some, ONLY=windows for what takes longer.
+bench: setup ## Measure speed against the usual ways, and write docs/performance.md. 20 minutes; ONLY=drafting for some, ONLY=windows for what takes longer; docs/performance.md names all.
 	$(BIN)/python benchmarks/all.py $(ONLY)
 
 install-service: ## As root: install this checkout as a systemd service, or upgrade it.

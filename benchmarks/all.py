@@ -3,10 +3,10 @@
 Each goes between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the words around stay. About 20 minutes on two cores.
 
     python benchmarks/all.py [NAME …]
-    python benchmarks/all.py drafting-small neighbour  # a quarter of an hour, some minutes
-    python benchmarks/all.py training-seeds            # some 20 minutes
-    python benchmarks/all.py windows                   # more than an hour
-    python benchmarks/all.py gpu-small gpu-large-v3    # on a graphics card, see gpu.py
+    python benchmarks/all.py eight-bits loading neighbour    # some minutes each
+    python benchmarks/all.py drafting-small training-seeds   # a quarter of an hour and more
+    python benchmarks/all.py windows                         # more than an hour
+    python benchmarks/all.py gpu-small gpu-large-v3          # on a graphics card, see gpu.py
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 SETS = {
     "drafting": ("drafting.py",),
-    "eight-bits": ("eight_bits.py",),
-    "loading": ("loading.py",),
     "training": ("training.py",),
     "latency": ("latency.py",),
     "pipeline": ("pipeline.py",),
 }
 """Name -> script and arguments."""
 NAMED = {
+    "eight-bits": ("eight_bits.py",),
+    "loading": ("loading.py",),
     "drafting-small": ("drafting.py", "--shapes", "small=64"),
     "training-seeds": ("training.py", "--seeds", "5"),
     "windows": ("windows.py", "--window", "30"),
@@ -35,7 +35,7 @@ NAMED = {
     "gpu-small": ("gpu.py", "--shape", "small"),
     "gpu-large-v3": ("gpu.py", "--shape", "large-v3"),
 }
-"""The same, of what takes a quarter of an hour and more, or needs a graphics card: measured only where it is named."""
+"""The same, of what would make it longer than 20 minutes, or needs a graphics card: measured only where it is named."""
 
 
 def put(document: str, name: str, words: str) -> str:
