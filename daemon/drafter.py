@@ -149,8 +149,11 @@ class Drafter:
             del job, work, future  # or the model that it dropped would stay in memory until the next
 
     def _do(self, work: Callable[[], T]) -> T:
-        self._memory = None  # a batch that fails leaves nothing to tell of
-        result = work()
+        try:
+            result = work()
+        except BaseException:
+            self._memory = None  # nobody knows any more; while a batch is at work, the last figure stands
+            raise
         self._deadline = self._deadline or time.monotonic() + PATIENCE_S  # a card that hangs may do so here
         with suppress(Exception):  # the next batch meets the device's error, and knows what to do with it
             self._memory = self._model.memory() if self._model else None
