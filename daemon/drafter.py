@@ -155,8 +155,10 @@ class Drafter:
             self._memory = None  # nobody knows any more; while a batch is at work, the last figure stands
             raise
         self._deadline = self._deadline or time.monotonic() + PATIENCE_S  # a card that hangs may do so here
-        with suppress(Exception):  # the next batch meets the device's error, and knows what to do with it
+        try:
             self._memory = self._model.memory() if self._model else None
+        except Exception:  # the next batch meets the device's error, and knows what to do with it
+            self._memory = None
         return result
 
 
